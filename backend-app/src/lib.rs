@@ -1,0 +1,1 @@
+//! A small real multi-tenant school app.

@@ -1,0 +1,1 @@
+//! What a gateway is told to do: model, identity, routing table, snapshot, settings.

@@ -1,0 +1,2 @@
+//! The `schoolgate` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Site, Origin, Client, Link: what the end-to-end tests drive.
