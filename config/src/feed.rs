@@ -1,0 +1,137 @@
+//! What travels between a control process and a proxy: revisions one way, reports the other.
+//!
+//! Over HTTP: `GET /internal/v1/feed?node=…&after=…&wait_ms=…` with a node token answers the bytes of
+//! [`FeedAnswer::encode`]; `POST /internal/v1/nodes/{node}/report` takes a [`NodeReport`] as JSON.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::model::{NodeId, Revision};
+use crate::snapshot::{Delta, Snapshot, WireError, decode_delta, decode_snapshot, encode_delta, encode_snapshot};
+
+/// What came after a revision.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FeedAnswer {
+    /// Nothing, while waiting.
+    Nothing,
+    /// These, in order; the first applies to the revision asked about.
+    Deltas(Vec<Delta>),
+    /// Everything: the one who asks is new, too far behind, or ahead of a store restored from a backup.
+    Snapshot(Snapshot),
+}
+
+impl FeedAnswer {
+    /// The answer as bytes: frames of a `u32` length (little endian) and a snapshot or delta in its wire form.
+    pub fn encode(&self) -> Vec<u8> {
+        let frames = match self {
+            Self::Nothing => Vec::new(),
+            Self::Deltas(deltas) => deltas.iter().map(encode_delta).collect(),
+            Self::Snapshot(snapshot) => vec![encode_snapshot(snapshot)],
+        };
+        Self::frames(&frames)
+    }
+
+    /// The bytes of an answer whose parts are encoded already.
+    pub fn frames<B: AsRef<[u8]>>(frames: &[B]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(frames.iter().map(|f| f.as_ref().len() + 4).sum());
+        for frame in frames {
+            let frame = frame.as_ref();
+            let length = u32::try_from(frame.len()).expect("a snapshot is far below 4 GiB");
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(frame);
+        }
+        bytes
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`WireError`] of the first frame that is damaged or cut short; nothing is half-read.
+    pub fn decode(mut bytes: &[u8]) -> Result<Self, WireError> {
+        let mut deltas = Vec::new();
+        while !bytes.is_empty() {
+            let (length, rest) = bytes.split_first_chunk::<4>().ok_or(WireError::Checksum)?;
+            let length = u32::from_le_bytes(*length) as usize;
+            let frame = rest.get(..length).ok_or(WireError::Checksum)?;
+            bytes = &rest[length..];
+            if frame.starts_with(b"SGs") {
+                return decode_snapshot(frame).map(Self::Snapshot);
+            }
+            deltas.push(decode_delta(frame)?);
+        }
+        Ok(if deltas.is_empty() { Self::Nothing } else { Self::Deltas(deltas) })
+    }
+}
+
+/// What a proxy says of itself: its acknowledgement and how it is. Sent after every adoption and every few seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeReport {
+    /// Who.
+    pub node: NodeId,
+    /// What it serves: the acknowledgement.
+    pub serving: Revision,
+    /// A revision it refused after the one it serves, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedRevision>,
+    /// Its release.
+    pub version: String,
+    /// When it started, milliseconds since 1970.
+    pub started_at_ms: i64,
+    /// Certificates it can serve.
+    pub certificates: u64,
+    /// Connections open towards it.
+    pub connections: u64,
+    /// Requests in flight.
+    pub requests_in_flight: u64,
+    /// How it finds its backends.
+    #[serde(default)]
+    pub backends: Vec<BackendReport>,
+    /// Things an operator should know, such as a last-good file that was damaged and set aside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+}
+
+/// A revision that changed nothing, because it was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RefusedRevision {
+    /// Which.
+    pub revision: Revision,
+    /// Why.
+    pub reason: String,
+}
+
+/// How one proxy finds one backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackendReport {
+    /// Its pool.
+    pub pool: String,
+    /// Its identity.
+    pub backend: String,
+    /// Its address.
+    pub address: String,
+    /// `up`, `unhealthy`, `ejected`, `draining` or `disabled`.
+    pub state: String,
+    /// Requests in flight to it.
+    pub in_flight: u64,
+    /// Why it is not up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_reads_back_as_written_and_a_cut_one_is_refused() {
+        let delta = |from: u64| Delta { from: Revision(from), to: Revision(from + 1), changes: Vec::new() };
+        let answer = FeedAnswer::Deltas(vec![delta(1), delta(2)]);
+        let bytes = answer.encode();
+        assert_eq!(FeedAnswer::decode(&bytes).expect("whole"), answer);
+        for cut in 1..bytes.len() {
+            if let Ok(FeedAnswer::Deltas(deltas)) = FeedAnswer::decode(&bytes[..cut]) {
+                assert_eq!(deltas, vec![delta(1)], "only whole deltas may be read");
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+use super::*;
+use crate::model::*;
+use crate::snapshot::{Object, Snapshot};
+use crate::table::NoLive;
+
+pub(crate) fn tenant(slug: &str, state: TenantState) -> Tenant {
+    let chance = slug.bytes().fold(0_u128, |n, b| n * 31 + u128::from(b));
+    Tenant {
+        id: TenantId::from_parts(1, chance),
+        slug: slug.parse().expect("a slug"),
+        name: slug.to_owned(),
+        external_id: None,
+        state,
+        state_reason: None,
+        plan: "basic".parse().expect("a plan"),
+        subscription: Subscription::default(),
+        pool: "shared".parse().expect("a pool"),
+        isolation: Isolation::Database,
+        profile: Box::default(),
+        theme: Box::default(),
+        features: Default::default(),
+        contacts: Default::default(),
+        labels: Default::default(),
+        region: None,
+        retention_days: None,
+    }
+}
+
+fn domain(name: &str, tenant: &Tenant, ownership: Ownership) -> Domain {
+    Domain {
+        name: name.parse().expect("a name"),
+        tenant: tenant.id,
+        primary: false,
+        ownership,
+        routing: Routing::Here,
+        token: String::new(),
+    }
+}
+
+fn pool(id: &str) -> Pool {
+    Pool {
+        id: id.parse().expect("a pool"),
+        kind: PoolKind::Shared,
+        backends: Vec::new(),
+        balance: Balance::default(),
+        health_check: None,
+        ejection: Ejection::default(),
+        timeouts: PoolTimeouts::default(),
+        retry: Retry::default(),
+    }
+}
+
+fn zone(name: &str) -> Zone {
+    Zone {
+        name: name.parse().expect("a zone"),
+        shared_host: Some(format!("api.{name}").parse().expect("a host")),
+        trusted_callers: Vec::new(),
+        reserved: Vec::new(),
+    }
+}
+
+fn table() -> RoutingTable {
+    let greenhill = tenant("greenhill", TenantState::Active);
+    let riverside = tenant("riverside", TenantState::Active);
+    let mut objects: Vec<Object> = Plan::catalogue().into_iter().map(Object::from).collect();
+    objects.extend([
+        pool("shared").into(),
+        pool("other").into(),
+        zone("schools.example").into(),
+        domain("erp.greenhill.example", &greenhill, Ownership::Proven).into(),
+        domain("new.greenhill.example", &greenhill, Ownership::Unproven).into(),
+        greenhill.into(),
+        riverside.into(),
+        tenant("late", TenantState::Suspended).into(),
+        tenant("moving", TenantState::Maintenance).into(),
+        tenant("gone", TenantState::Archived).into(),
+    ]);
+    RoutingTable::from_snapshot(&Snapshot { revision: Revision(1), objects }, &NoLive, None).expect("holds together")
+}
+
+fn ask(table: &RoutingTable, sni: Option<&str>, host: &str) -> String {
+    let request = RequestFacts { sni, authority: Some(host), method: "GET", path: "/", headers: &() };
+    match decide(table, &request) {
+        Ok(selected) => selected.tenant.tenant.slug.to_string(),
+        Err(refusal) => format!("{refusal:?}"),
+    }
+}
+
+#[test]
+fn a_domain_and_a_zone_label_lead_to_their_tenant() {
+    let table = table();
+    assert_eq!(ask(&table, None, "ERP.Greenhill.example.:8443"), "greenhill");
+    assert_eq!(ask(&table, None, "riverside.schools.example"), "riverside");
+}
+
+#[test]
+fn a_zone_takes_one_label_on_a_label_boundary_and_no_reserved_one() {
+    let table = table();
+    for stranger in [
+        "a.riverside.schools.example",
+        "riverside.schools.example.evil.example",
+        "riverside.notschools.example",
+        "riverside.attacker.example",
+        "www.schools.example",
+        "schools.example",
+        "riverside",
+        "nosuch.schools.example",
+    ] {
+        assert_eq!(ask(&table, None, stranger), "NotActive", "{stranger}");
+    }
+}
+
+#[test]
+fn an_unproven_domain_is_never_routed() {
+    assert_eq!(ask(&table(), None, "new.greenhill.example"), "NotActive");
+}
+
+#[test]
+fn sni_and_authority_lead_to_one_tenant() {
+    let table = table();
+    assert_eq!(ask(&table, Some("riverside.schools.example"), "greenhill.schools.example"), "Misdirected");
+    assert_eq!(ask(&table, Some("unknown.example"), "greenhill.schools.example"), "Misdirected");
+    assert_eq!(ask(&table, Some("erp.greenhill.example"), "greenhill.schools.example"), "greenhill");
+    assert_eq!(ask(&table, Some("erp.greenhill.example"), "unknown.example"), "NotActive");
+}
+
+#[test]
+fn a_tenant_that_is_not_active_gets_its_answer() {
+    let table = table();
+    assert_eq!(ask(&table, None, "late.schools.example"), "Suspended(late)");
+    assert_eq!(ask(&table, None, "moving.schools.example"), "Maintenance(moving)");
+    assert_eq!(ask(&table, None, "gone.schools.example"), "NotActive");
+    assert_eq!(ask(&table, None, "api.schools.example"), "NoIdentifier");
+}
+
+#[test]
+fn a_tenants_route_comes_before_the_platforms() {
+    let base = table();
+    let greenhill = base.tenant_by_slug("greenhill").expect("there").tenant.id;
+    let route = |n: u128, tenant: Option<TenantId>, prefix: &str, action: RouteAction| Route {
+        id: RouteId::from_parts(1, n),
+        tenant,
+        pool: None,
+        priority: 0,
+        matches: RouteMatch { path_prefix: Some(prefix.into()), ..RouteMatch::default() },
+        action,
+    };
+    let to = |pool: &str| RouteAction { pool: Some(pool.parse().expect("a pool")), ..RouteAction::default() };
+    let closed = RouteAction { maintenance: true, ..RouteAction::default() };
+    let lms = RouteAction { requires_feature: Some("lms".into()), ..RouteAction::default() };
+    let changes = [
+        route(1, None, "/", closed),
+        route(2, Some(greenhill), "/api", to("other")),
+        route(3, Some(greenhill), "/", to("shared")),
+        route(4, Some(greenhill), "/lms/", lms),
+    ]
+    .map(|r| crate::snapshot::Change::Put(r.into()));
+    let table = base.with_changes(Revision(2), &changes, &NoLive).expect("holds together");
+    let ask = |host: &str, path: &str| {
+        let request = RequestFacts { sni: None, authority: Some(host), method: "GET", path, headers: &() };
+        match decide(&table, &request) {
+            Ok(selected) => selected.pool.pool.id.to_string(),
+            Err(refusal) => format!("{refusal:?}"),
+        }
+    };
+    assert_eq!(ask("greenhill.schools.example", "/api/x"), "other");
+    assert_eq!(ask("greenhill.schools.example", "/x"), "shared");
+    assert_eq!(ask("greenhill.schools.example", "/lms/x"), "FeatureNotInPlan(greenhill)");
+    assert_eq!(ask("riverside.schools.example", "/x"), "Maintenance(riverside)");
+}

@@ -1,0 +1,46 @@
+//! Certificates: what is known of one, and the material a proxy needs to serve it.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use utoipa::ToSchema;
+
+use super::{DomainName, Fingerprint};
+use crate::seal::SealedKey;
+
+/// What is known of a certificate; never a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CertificateRef {
+    /// SHA-256 of the leaf.
+    pub fingerprint: Fingerprint,
+    /// DNS names it is for; a wildcard is written `*.zone`.
+    pub names: Vec<String>,
+    /// Begin of its validity, seconds since 1970.
+    pub not_before: i64,
+    /// End of its validity, seconds since 1970.
+    pub not_after: i64,
+    /// Who issued it: `internal`, `acme` or `uploaded`.
+    pub issuer: String,
+}
+
+impl CertificateRef {
+    /// The names without those that are wildcards.
+    pub fn exact_names(&self) -> impl Iterator<Item = DomainName> + '_ {
+        self.names.iter().filter_map(|name| DomainName::parse(name).ok())
+    }
+}
+
+/// A certificate with its chain and its sealed key: what a proxy needs to serve it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// What is known of it.
+    pub about: CertificateRef,
+    /// DER, leaf first, without the root.
+    pub chain: Vec<ByteBuf>,
+    /// PKCS#8, sealed for the purpose [`Certificate::KEY_PURPOSE`] and the fingerprint.
+    pub key: SealedKey,
+}
+
+impl Certificate {
+    /// What the key is sealed for; see [`crate::seal`].
+    pub const KEY_PURPOSE: &'static str = "tls-certificate";
+}

@@ -1,0 +1,27 @@
+//! The domain's types. They are parsed where data enters (API body, database row, snapshot), and trusted after that.
+
+mod certificate;
+mod context_key;
+mod domain;
+mod id;
+mod name;
+mod plan;
+mod pool;
+mod route;
+mod tenant;
+mod zone;
+
+pub use certificate::{Certificate, CertificateRef};
+pub use context_key::{ContextKey, ContextKeyState};
+pub use domain::{CertificateState, Domain, Ownership, Routing};
+pub use id::{BackendId, Fingerprint, IdError, KeyId, NodeId, PlanId, PoolId, Revision, RouteId, TenantId};
+pub(crate) use name::is_canonical;
+pub use name::{DomainName, DomainNameError, RESERVED_LABELS, Slug, SlugError};
+pub use plan::{Limits, Plan, PoolKindRule, Quota, QuotaMode};
+pub use pool::{
+    Backend, BackendAddress, BackendAddressError, BackendState, Balance, Ejection, HealthCheck, Pool, PoolKind,
+    PoolTimeouts, Retry, Weight,
+};
+pub use route::{HeaderMatch, Redirect, Rewrite, Route, RouteAction, RouteMatch};
+pub use tenant::{Color, ColorError, Isolation, Profile, Subscription, SubscriptionStatus, Tenant, TenantState, Theme};
+pub use zone::Zone;

@@ -1,0 +1,297 @@
+//! A pool: interchangeable backends, and how one of them is chosen, watched and given up on.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::id::{as_string, shortened};
+use super::{BackendId, PoolId};
+
+/// Interchangeable backends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pool {
+    /// Its name.
+    pub id: PoolId,
+    /// Whether many tenants live on it.
+    #[serde(default)]
+    pub kind: PoolKind,
+    /// Where requests can go.
+    #[serde(default)]
+    pub backends: Vec<Backend>,
+    /// How one is chosen.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Active checks; absent means none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    /// When real failures take a backend out.
+    #[serde(default)]
+    pub ejection: Ejection,
+    /// How long each phase may take.
+    #[serde(default)]
+    pub timeouts: PoolTimeouts,
+    /// What may be tried again.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+/// Whether many tenants live on a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolKind {
+    /// Many.
+    #[default]
+    Shared,
+    /// One, or a few that belong together.
+    Dedicated,
+}
+
+/// How a backend is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// The less loaded of two drawn at random ("power of two choices"), by requests in flight over weight.
+    #[default]
+    LeastRequest,
+    /// Each in turn, by weight.
+    RoundRobin,
+}
+
+/// One address of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Backend {
+    /// Identity, kept over changes of weight and state.
+    pub id: BackendId,
+    /// Where it listens.
+    pub address: BackendAddress,
+    /// Its share of requests beside the others'.
+    #[serde(default)]
+    pub weight: Weight,
+    /// Whether it takes new requests.
+    #[serde(default)]
+    pub state: BackendState,
+}
+
+/// A backend's share, 1-1000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = u16, minimum = 1, maximum = 1000)]
+pub struct Weight(u16);
+
+impl Weight {
+    /// `None` outside 1-1000.
+    pub const fn new(weight: u16) -> Option<Self> {
+        if matches!(weight, 1..=1000) { Some(Self(weight)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+impl Default for Weight {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+impl<'de> Deserialize<'de> for Weight {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let weight = u16::deserialize(deserializer)?;
+        Self::new(weight).ok_or_else(|| de::Error::custom("a weight is a number from 1 to 1000"))
+    }
+}
+
+/// Whether a backend takes new requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendState {
+    /// Yes.
+    #[default]
+    Active,
+    /// No new ones; those in flight finish.
+    Draining,
+    /// None at all.
+    Disabled,
+}
+
+/// Why a text is not a backend's address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendAddressError {
+    /// The part before the address.
+    #[error("`{0}` has no scheme the gateway speaks: write http://IP:PORT, h2c://IP:PORT or unix:/PATH")]
+    Scheme(String),
+    /// The address itself. Names are not resolved on the request path, so an address is an IP.
+    #[error("`{0}` is not an IP address and port, such as 127.0.0.1:9001")]
+    Address(String),
+    /// A relative or empty path.
+    #[error("`{0}` is not an absolute path of a socket")]
+    Path(String),
+}
+
+/// Where a backend listens, and what it speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BackendAddress {
+    /// HTTP/1.1 over TCP: `http://127.0.0.1:9001`.
+    Http(SocketAddr),
+    /// HTTP/2 with prior knowledge over TCP: `h2c://127.0.0.1:9001`.
+    H2c(SocketAddr),
+    /// HTTP/1.1 over a Unix socket: `unix:/run/app.sock`.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(addr) => write!(f, "http://{addr}"),
+            Self::H2c(addr) => write!(f, "h2c://{addr}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+impl FromStr for BackendAddress {
+    type Err = BackendAddressError;
+    fn from_str(text: &str) -> Result<Self, BackendAddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            // `sun_path` holds 108 bytes with the final NUL (unix(7)).
+            return if path.starts_with('/') && path.len() < 108 && !path.contains('\0') {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err(BackendAddressError::Path(shortened(path)))
+            };
+        }
+        let socket = |rest: &str| {
+            let rest = rest.strip_suffix('/').unwrap_or(rest);
+            let rest =
+                rest.strip_prefix("localhost:").map_or_else(|| rest.to_owned(), |port| format!("127.0.0.1:{port}"));
+            rest.parse::<SocketAddr>()
+                .ok()
+                .filter(|addr| addr.port() != 0)
+                .ok_or_else(|| BackendAddressError::Address(shortened(&rest)))
+        };
+        if let Some(rest) = text.strip_prefix("http://") {
+            Ok(Self::Http(socket(rest)?))
+        } else if let Some(rest) = text.strip_prefix("h2c://") {
+            Ok(Self::H2c(socket(rest)?))
+        } else {
+            Err(BackendAddressError::Scheme(shortened(text)))
+        }
+    }
+}
+as_string!(BackendAddress, BackendAddressError, "http://IP:PORT, h2c://IP:PORT or unix:/PATH");
+
+/// An active check: `GET path` on each backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthCheck {
+    /// What is asked for.
+    pub path: String,
+    /// Milliseconds between two checks of one backend.
+    pub interval_ms: u64,
+    /// Milliseconds an answer may take.
+    pub timeout_ms: u64,
+    /// Good answers in a row that make an unhealthy backend healthy.
+    pub healthy_after: u32,
+    /// Bad ones in a row that make a healthy backend unhealthy.
+    pub unhealthy_after: u32,
+    /// Statuses that are good: the first and the last.
+    pub expect: (u16, u16),
+}
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            path: "/healthz".to_owned(),
+            interval_ms: 1_000,
+            timeout_ms: 1_000,
+            healthy_after: 2,
+            unhealthy_after: 2,
+            expect: (200, 299),
+        }
+    }
+}
+
+/// When real failures (connect errors, resets, 502, 503, 504) take a backend out, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ejection {
+    /// Failures in a row that eject; 0 switches ejection off.
+    pub consecutive_failures: u32,
+    /// Milliseconds of the first ejection; each further one in a row doubles it, up to 5 minutes.
+    pub base_ms: u64,
+    /// At most this share of a pool is out at once, in percent; one backend always stays.
+    pub max_percent: u8,
+}
+impl Default for Ejection {
+    fn default() -> Self {
+        Self { consecutive_failures: 3, base_ms: 5_000, max_percent: 50 }
+    }
+}
+
+/// How long each phase towards a backend may take, in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolTimeouts {
+    /// To connect.
+    pub connect_ms: u64,
+    /// From the request sent to the answer's head, and between two pieces of its body.
+    pub read_ms: u64,
+    /// For one piece of the request to be taken.
+    pub write_ms: u64,
+    /// A connection without a request is kept this long.
+    pub idle_ms: u64,
+}
+impl Default for PoolTimeouts {
+    fn default() -> Self {
+        Self { connect_ms: 3_000, read_ms: 30_000, write_ms: 30_000, idle_ms: 60_000 }
+    }
+}
+
+/// What may be tried again on another backend: idempotent requests (RFC 9110 section 9.2.2) without an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Further attempts for one request; 0 switches retries off, 3 is the most.
+    pub attempts: u8,
+    /// Retries may be at most this share of requests, in percent; ten a second are always allowed.
+    pub budget_percent: u8,
+}
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 1, budget_percent: 10 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_reads_back_as_written() {
+        for text in ["http://127.0.0.1:9001", "h2c://[::1]:80", "unix:/run/app.sock"] {
+            assert_eq!(text.parse::<BackendAddress>().map(|a| a.to_string()), Ok(text.to_owned()));
+        }
+        assert_eq!(
+            "http://localhost:9001/".parse::<BackendAddress>().map(|a| a.to_string()),
+            Ok("http://127.0.0.1:9001".to_owned())
+        );
+    }
+
+    #[test]
+    fn an_address_that_would_need_a_resolver_or_a_guess_is_refused() {
+        for text in [
+            "127.0.0.1:9001",
+            "http://app.internal:80",
+            "http://127.0.0.1",
+            "http://127.0.0.1:0",
+            "unix:run/app.sock",
+            "ftp://1.2.3.4:21",
+            "",
+        ] {
+            assert!(text.parse::<BackendAddress>().is_err(), "{text} was taken");
+        }
+    }
+}

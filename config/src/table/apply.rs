@@ -1,0 +1,359 @@
+//! From a snapshot or a delta to the next table.
+
+use std::sync::Arc;
+
+use super::check::{Violation, Violations, count};
+use super::{Live, PoolEntry, RouteList, RoutingTable, TenantEntry};
+use crate::model::{Plan, Pool, Revision, Route, Tenant, TenantId, Zone};
+use crate::snapshot::{Change, Delta, Object, ObjectKey, Snapshot};
+
+impl<L: Live> RoutingTable<L> {
+    /// Compiles a snapshot. What lives beside tenants and pools of `before` is handed on.
+    ///
+    /// # Errors
+    /// Every [`Violation`] at once; there is no table then.
+    pub fn from_snapshot(snapshot: &Snapshot, live: &L, before: Option<&Self>) -> Result<Self, Violations> {
+        let mut building = Building::new(Self { revision: snapshot.revision, ..Self::default() }, live, before);
+        for object in &snapshot.objects {
+            building.put(object);
+        }
+        building.finish()
+    }
+
+    /// The table after a delta; this one stays as it is.
+    ///
+    /// # Errors
+    /// Every [`Violation`] at once; there is no new table then.
+    pub fn apply(&self, delta: &Delta, live: &L) -> Result<Self, Violations> {
+        if delta.from != self.revision {
+            return Err(Violations(vec![Violation::Revision { needs: delta.from.0, at: self.revision.0 }]));
+        }
+        if delta.to <= delta.from {
+            return Err(Violations(vec![Violation::NotNewer { from: delta.from.0, to: delta.to.0 }]));
+        }
+        self.with_changes(delta.to, &delta.changes, live)
+    }
+
+    /// The table with some changes, at `revision`: what a control process checks before it commits.
+    ///
+    /// # Errors
+    /// Every [`Violation`] at once.
+    pub fn with_changes(&self, revision: Revision, changes: &[Change], live: &L) -> Result<Self, Violations> {
+        let mut building = Building::new(Self { revision, ..self.clone() }, live, None);
+        for change in changes {
+            match change {
+                Change::Put(object) => building.put(object),
+                Change::Remove(key) => building.remove(key),
+            }
+        }
+        building.finish()
+    }
+}
+
+/// A table between two revisions, and what must be looked at before it counts.
+struct Building<'a, L: Live> {
+    table: RoutingTable<L>,
+    live: &'a L,
+    before: Option<&'a RoutingTable<L>>,
+    /// Objects put, whose references must exist at the end.
+    put: Vec<Object>,
+    /// Objects removed, which nothing may refer to at the end.
+    removed: Vec<ObjectKey>,
+    /// Slugs that were taken over from another tenant.
+    contested: Vec<(String, TenantId)>,
+    /// Plans that changed: their tenants' entries hold the old one.
+    plans: Vec<Arc<Plan>>,
+}
+
+impl<'a, L: Live> Building<'a, L> {
+    fn new(table: RoutingTable<L>, live: &'a L, before: Option<&'a RoutingTable<L>>) -> Self {
+        Self { table, live, before, put: Vec::new(), removed: Vec::new(), contested: Vec::new(), plans: Vec::new() }
+    }
+
+    fn put(&mut self, object: &Object) {
+        match object {
+            Object::Plan(plan) => {
+                if self.table.plans.insert(plan.id.clone(), plan.clone()).is_some() {
+                    self.plans.push(plan.clone());
+                }
+            }
+            Object::Pool(pool) => self.put_pool(pool),
+            Object::Zone(zone) => {
+                self.remove_zone(zone.name.as_str());
+                if let Some(host) = &zone.shared_host {
+                    self.table.shared_hosts.insert(host.clone(), zone.name.clone());
+                }
+                self.table.zones.insert(zone.name.clone(), zone.clone());
+            }
+            Object::Tenant(tenant) => self.put_tenant(tenant),
+            Object::Domain(domain) => {
+                self.forget_domain(domain.name.as_str());
+                count(&mut self.table.refs.tenant, &domain.tenant, true);
+                self.table.domains.insert(domain.name.clone(), domain.clone());
+            }
+            Object::Route(route) => {
+                self.forget_route(&route.id);
+                self.remember_route(route);
+            }
+            Object::Certificate(certificate) => {
+                self.table.certificates.insert(certificate.about.fingerprint, certificate.clone());
+            }
+            Object::ContextKey(key) => {
+                self.table.context_keys.insert(key.id.clone(), key.clone());
+            }
+        }
+        self.put.push(object.clone());
+    }
+
+    fn put_pool(&mut self, pool: &Arc<Pool>) {
+        let old = self.table.pools.get(&pool.id).or_else(|| self.before.and_then(|b| b.pools.get(&pool.id)));
+        let live = self.live.pool(pool, old.map(|p| &p.live));
+        let routes = self.table.pools.get(&pool.id).map(|p| p.routes.clone()).unwrap_or_default();
+        self.table.pools.insert(pool.id.clone(), Arc::new(PoolEntry { pool: pool.clone(), routes, live }));
+    }
+
+    fn put_tenant(&mut self, tenant: &Arc<Tenant>) {
+        let here = self.table.tenants.get(&tenant.id).cloned();
+        let live = {
+            let old = here.as_ref().or_else(|| self.before.and_then(|b| b.tenants.get(&tenant.id)));
+            self.live.tenant(tenant, old.map(|t| &t.live))
+        };
+        if let Some(old) = &here {
+            self.forget_tenant(&old.tenant);
+        }
+        count(&mut self.table.refs.plan, &tenant.plan, true);
+        count(&mut self.table.refs.pool, &tenant.pool, true);
+        if let Some(other) = self.table.slugs.insert(tenant.slug.clone(), tenant.id)
+            && other != tenant.id
+        {
+            self.contested.push((tenant.slug.to_string(), other));
+        }
+        // A plan that is missing is found by the check at the end, with every other violation.
+        let plan = self.table.plans.get(&tenant.plan).cloned().unwrap_or_else(|| unknown_plan(tenant));
+        let routes = here.map(|t| t.routes.clone()).unwrap_or_default();
+        self.table.tenants.insert(tenant.id, Arc::new(TenantEntry { tenant: tenant.clone(), plan, routes, live }));
+    }
+
+    fn remove(&mut self, key: &ObjectKey) {
+        match key {
+            ObjectKey::Plan(id) => {
+                self.table.plans.remove(id);
+            }
+            ObjectKey::Pool(id) => {
+                self.table.pools.remove(id);
+            }
+            ObjectKey::Zone(name) => self.remove_zone(name.as_str()),
+            ObjectKey::Tenant(id) => {
+                if let Some(old) = self.table.tenants.remove(id) {
+                    self.forget_tenant(&old.tenant);
+                }
+            }
+            ObjectKey::Domain(name) => {
+                self.forget_domain(name.as_str());
+                self.table.domains.remove(name.as_str());
+            }
+            ObjectKey::Route(id) => self.forget_route(id),
+            ObjectKey::Certificate(fingerprint) => {
+                self.table.certificates.remove(fingerprint);
+            }
+            ObjectKey::ContextKey(id) => {
+                self.table.context_keys.remove(id);
+            }
+        }
+        self.removed.push(key.clone());
+    }
+
+    fn remove_zone(&mut self, name: &str) {
+        if let Some(host) = self.table.zones.remove(name).and_then(|old: Arc<Zone>| old.shared_host.clone()) {
+            self.table.shared_hosts.remove(host.as_str());
+        }
+    }
+
+    fn forget_tenant(&mut self, old: &Tenant) {
+        count(&mut self.table.refs.plan, &old.plan, false);
+        count(&mut self.table.refs.pool, &old.pool, false);
+        if self.table.slugs.get(old.slug.as_str()) == Some(&old.id) {
+            self.table.slugs.remove(old.slug.as_str());
+        }
+    }
+
+    fn forget_domain(&mut self, name: &str) {
+        if let Some(old) = self.table.domains.get(name) {
+            let tenant = old.tenant;
+            count(&mut self.table.refs.tenant, &tenant, false);
+        }
+    }
+
+    fn remember_route(&mut self, route: &Arc<Route>) {
+        self.count_route(route, true);
+        self.change_routes(route, |routes| routes.with(route));
+        self.table.routes.insert(route.id, route.clone());
+    }
+
+    fn forget_route(&mut self, id: &crate::model::RouteId) {
+        if let Some(old) = self.table.routes.remove(id) {
+            self.count_route(&old, false);
+            self.change_routes(&old, |routes| routes.without(old.id));
+        }
+    }
+
+    fn count_route(&mut self, route: &Route, more: bool) {
+        if let Some(tenant) = &route.tenant {
+            count(&mut self.table.refs.tenant, tenant, more);
+        }
+        for pool in route.pool.iter().chain(&route.action.pool) {
+            count(&mut self.table.refs.pool, pool, more);
+        }
+    }
+
+    /// Changes the list that a route's scope is looked up in.
+    fn change_routes(&mut self, route: &Route, change: impl Fn(&RouteList) -> RouteList) {
+        if let Some(id) = &route.tenant {
+            if let Some(old) = self.table.tenants.get(id).cloned() {
+                let routes = change(&old.routes);
+                let next =
+                    TenantEntry { tenant: old.tenant.clone(), plan: old.plan.clone(), routes, live: old.live.clone() };
+                self.table.tenants.insert(*id, Arc::new(next));
+            }
+        } else if let Some(id) = &route.pool {
+            if let Some(old) = self.table.pools.get(id).cloned() {
+                let routes = change(&old.routes);
+                let next = PoolEntry { pool: old.pool.clone(), routes, live: old.live.clone() };
+                self.table.pools.insert(id.clone(), Arc::new(next));
+            }
+        } else {
+            self.table.platform_routes = change(&self.table.platform_routes);
+        }
+    }
+
+    fn finish(mut self) -> Result<RoutingTable<L>, Violations> {
+        let put = std::mem::take(&mut self.put);
+        let mut violations = Vec::new();
+        // Routes and tenants may have come before what they hang on: objects have no order.
+        for object in &put {
+            match object {
+                Object::Route(route) if self.table.routes.get(&route.id) == Some(route) => {
+                    self.change_routes(route, |routes| routes.with(route))
+                }
+                Object::Tenant(tenant) => self.renew_plan(tenant.id),
+                _ => {}
+            }
+        }
+        for plan in std::mem::take(&mut self.plans) {
+            self.renew_tenants_of(&plan);
+        }
+        for object in &put {
+            self.check_put(object, &mut violations);
+        }
+        for key in &self.removed {
+            self.check_removed(key, &mut violations);
+        }
+        for (slug, loser) in &self.contested {
+            if let Some(owner) = self.table.slugs.get(slug.as_str())
+                && self.table.tenants.get(loser).is_some_and(|t| t.tenant.slug.as_str() == slug)
+            {
+                let owner = if owner == loser { *owner } else { *loser };
+                violations.push(Violation::SlugTaken { slug: slug.clone(), owner });
+            }
+        }
+        if violations.is_empty() { Ok(self.table) } else { Err(Violations(violations)) }
+    }
+
+    fn renew_plan(&mut self, id: TenantId) {
+        let Some(old) = self.table.tenants.get(&id) else { return };
+        let Some(plan) = self.table.plans.get(&old.tenant.plan) else { return };
+        if !Arc::ptr_eq(plan, &old.plan) {
+            let next = TenantEntry {
+                tenant: old.tenant.clone(),
+                plan: plan.clone(),
+                routes: old.routes.clone(),
+                live: old.live.clone(),
+            };
+            self.table.tenants.insert(id, Arc::new(next));
+        }
+    }
+
+    /// A changed plan changes all its tenants: the one change whose cost follows the table, and plans change rarely.
+    fn renew_tenants_of(&mut self, plan: &Plan) {
+        let ids: Vec<TenantId> =
+            self.table.tenants.values().filter(|t| t.tenant.plan == plan.id).map(|t| t.tenant.id).collect();
+        for id in ids {
+            self.renew_plan(id);
+        }
+    }
+
+    fn check_put(&self, object: &Object, violations: &mut Vec<Violation>) {
+        let table = &self.table;
+        let mut need = |there: bool, missing: ObjectKey| {
+            if !there {
+                violations.push(Violation::Missing { object: object.key(), missing });
+            }
+        };
+        match object {
+            Object::Tenant(t) if table.tenants.get(&t.id).is_some_and(|now| now.tenant == *t) => {
+                need(table.plans.contains_key(&t.plan), ObjectKey::Plan(t.plan.clone()));
+                need(table.pools.contains_key(&t.pool), ObjectKey::Pool(t.pool.clone()));
+            }
+            Object::Domain(d) if table.domains.get(&d.name) == Some(d) => {
+                need(table.tenants.contains_key(&d.tenant), ObjectKey::Tenant(d.tenant));
+                // In a zone the first label is a tenant's slug; a domain there could shadow another school.
+                let zone =
+                    d.name.parent().and_then(|parent| table.zones.get(parent)).or_else(|| table.zones.get(&d.name));
+                if let Some(zone) = zone {
+                    violations.push(Violation::DomainInZone { name: d.name.to_string(), zone: zone.name.to_string() });
+                }
+            }
+            Object::Route(r) if table.routes.get(&r.id) == Some(r) => {
+                if let Some(tenant) = r.tenant {
+                    need(table.tenants.contains_key(&tenant), ObjectKey::Tenant(tenant));
+                }
+                for pool in r.pool.iter().chain(&r.action.pool) {
+                    need(table.pools.contains_key(pool), ObjectKey::Pool(pool.clone()));
+                }
+            }
+            Object::Zone(z) => {
+                if let Some(host) = &z.shared_host
+                    && host.parent() != Some(z.name.as_str())
+                {
+                    violations.push(Violation::SharedHost { host: host.to_string(), zone: z.name.to_string() });
+                }
+            }
+            Object::Certificate(c) => {
+                for name in &c.about.names {
+                    let bare = name.strip_prefix("*.").unwrap_or(name);
+                    if crate::model::DomainName::parse(bare).map(|n| n.as_str() != bare) != Ok(false) {
+                        violations.push(Violation::CertificateName {
+                            fingerprint: c.about.fingerprint.to_string(),
+                            name: name.clone(),
+                        });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_removed(&self, key: &ObjectKey, violations: &mut Vec<Violation>) {
+        let refs = &self.table.refs;
+        let (gone, users, what) = match key {
+            ObjectKey::Plan(id) => (!self.table.plans.contains_key(id), refs.plan.get(id), "tenants"),
+            ObjectKey::Pool(id) => (!self.table.pools.contains_key(id), refs.pool.get(id), "tenants or routes"),
+            ObjectKey::Tenant(id) => (!self.table.tenants.contains_key(id), refs.tenant.get(id), "domains or routes"),
+            _ => return,
+        };
+        if gone && let Some(users) = users {
+            violations.push(Violation::InUse { object: key.clone(), users: *users, what });
+        }
+    }
+}
+
+/// Stands in for a plan that is not there, until the check at the end refuses the table.
+fn unknown_plan(tenant: &Tenant) -> Arc<Plan> {
+    Arc::new(Plan {
+        id: tenant.plan.clone(),
+        name: String::new(),
+        limits: crate::model::Limits::default(),
+        pool_kind: crate::model::PoolKindRule::Any,
+        features: Vec::new(),
+    })
+}

@@ -1,0 +1,283 @@
+//! The routing table: everything a request needs to know, in persistent maps.
+//!
+//! Cloning a table is a handful of reference counts, and a clone shares all that did not change, so adopting a delta
+//! costs what changed: [`RoutingTable::apply`] makes the next table beside the one that requests still use.
+//! What a node learns by itself (counters, health) hangs on the entries through [`Live`] and outlives a change.
+
+mod apply;
+mod check;
+mod route_list;
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use imbl::GenericHashMap;
+use imbl::shared_ptr::DefaultSharedPtr;
+
+pub use check::{Violation, Violations};
+pub use route_list::RouteList;
+
+use crate::model::{
+    Certificate, ContextKey, Domain, DomainName, Fingerprint, KeyId, Plan, PlanId, Pool, PoolId, Revision, Route,
+    RouteId, Slug, Tenant, TenantId, Zone,
+};
+use crate::snapshot::{Object, Snapshot};
+
+/// The persistent map of the table. Keys come from operators, so a fast hash is enough; what clients send is only
+/// looked up.
+pub(crate) type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
+
+/// What a node keeps beside the objects of a table: made when an object appears, handed on when it changes.
+pub trait Live: Send + Sync + 'static {
+    /// Beside a tenant: counters, a cached context.
+    type Tenant: Send + Sync + 'static;
+    /// Beside a pool: health and load of its backends.
+    type Pool: Send + Sync + 'static;
+
+    /// What belongs to `tenant`; `before` is what its last version had.
+    fn tenant(&self, tenant: &Arc<Tenant>, before: Option<&Arc<Self::Tenant>>) -> Arc<Self::Tenant>;
+    /// What belongs to `pool`; `before` is what its last version had.
+    fn pool(&self, pool: &Arc<Pool>, before: Option<&Arc<Self::Pool>>) -> Arc<Self::Pool>;
+}
+
+/// A table without anything live: the control plane's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoLive;
+
+impl Live for NoLive {
+    type Tenant = ();
+    type Pool = ();
+    fn tenant(&self, _: &Arc<Tenant>, before: Option<&Arc<()>>) -> Arc<()> {
+        before.cloned().unwrap_or_default()
+    }
+    fn pool(&self, _: &Arc<Pool>, before: Option<&Arc<()>>) -> Arc<()> {
+        before.cloned().unwrap_or_default()
+    }
+}
+
+/// A tenant as a request sees it.
+pub struct TenantEntry<L: Live> {
+    /// The tenant.
+    pub tenant: Arc<Tenant>,
+    /// Its plan at this revision.
+    pub plan: Arc<Plan>,
+    /// Its own routes.
+    pub routes: RouteList,
+    /// What this node keeps beside it.
+    pub live: Arc<L::Tenant>,
+}
+
+/// A pool as a request sees it.
+pub struct PoolEntry<L: Live> {
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// Routes for all its tenants.
+    pub routes: RouteList,
+    /// What this node keeps beside it.
+    pub live: Arc<L::Pool>,
+}
+
+/// Everything a request needs to know at one revision.
+pub struct RoutingTable<L: Live = NoLive> {
+    revision: Revision,
+    plans: Map<PlanId, Arc<Plan>>,
+    pools: Map<PoolId, Arc<PoolEntry<L>>>,
+    zones: Map<DomainName, Arc<Zone>>,
+    shared_hosts: Map<DomainName, DomainName>,
+    tenants: Map<TenantId, Arc<TenantEntry<L>>>,
+    slugs: Map<Slug, TenantId>,
+    domains: Map<DomainName, Arc<Domain>>,
+    routes: Map<RouteId, Arc<Route>>,
+    platform_routes: RouteList,
+    certificates: Map<Fingerprint, Arc<Certificate>>,
+    context_keys: Map<KeyId, Arc<ContextKey>>,
+    refs: check::References,
+}
+
+impl<L: Live> Clone for RoutingTable<L> {
+    fn clone(&self) -> Self {
+        Self {
+            revision: self.revision,
+            plans: self.plans.clone(),
+            pools: self.pools.clone(),
+            zones: self.zones.clone(),
+            shared_hosts: self.shared_hosts.clone(),
+            tenants: self.tenants.clone(),
+            slugs: self.slugs.clone(),
+            domains: self.domains.clone(),
+            routes: self.routes.clone(),
+            platform_routes: self.platform_routes.clone(),
+            certificates: self.certificates.clone(),
+            context_keys: self.context_keys.clone(),
+            refs: self.refs.clone(),
+        }
+    }
+}
+
+impl<L: Live> Default for RoutingTable<L> {
+    fn default() -> Self {
+        Self {
+            revision: Revision::NONE,
+            plans: Map::default(),
+            pools: Map::default(),
+            zones: Map::default(),
+            shared_hosts: Map::default(),
+            tenants: Map::default(),
+            slugs: Map::default(),
+            domains: Map::default(),
+            routes: Map::default(),
+            platform_routes: RouteList::default(),
+            certificates: Map::default(),
+            context_keys: Map::default(),
+            refs: check::References::default(),
+        }
+    }
+}
+
+impl<L: Live> std::fmt::Debug for RoutingTable<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RoutingTable")
+            .field("revision", &self.revision)
+            .field("tenants", &self.tenants.len())
+            .field("domains", &self.domains.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: Live> RoutingTable<L> {
+    /// The revision this table is compiled from.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The tenant that owns an exact name, if the name may be routed.
+    pub fn tenant_of_domain(&self, name: &str) -> Option<&Arc<TenantEntry<L>>> {
+        let domain = self.domains.get(name)?;
+        if !domain.is_routable() {
+            return None;
+        }
+        self.tenants.get(&domain.tenant)
+    }
+
+    /// The tenant whose slug is the one label in front of a zone.
+    pub fn tenant_of_zone_name(&self, name: &str) -> Option<(&Arc<Zone>, &Arc<TenantEntry<L>>)> {
+        let (label, rest) = name.split_once('.')?;
+        let zone = self.zones.get(rest)?;
+        if zone.reserves(label) {
+            return None;
+        }
+        let id = self.slugs.get(label)?;
+        Some((zone, self.tenants.get(id)?))
+    }
+
+    /// The zone whose shared host this name is.
+    pub fn zone_of_shared_host(&self, name: &str) -> Option<&Arc<Zone>> {
+        self.shared_hosts.get(name).and_then(|zone| self.zones.get(zone))
+    }
+
+    /// A tenant by its identity.
+    pub fn tenant(&self, id: &TenantId) -> Option<&Arc<TenantEntry<L>>> {
+        self.tenants.get(id)
+    }
+
+    /// A tenant by its slug.
+    pub fn tenant_by_slug(&self, slug: &str) -> Option<&Arc<TenantEntry<L>>> {
+        self.slugs.get(slug).and_then(|id| self.tenants.get(id))
+    }
+
+    /// A pool by its name.
+    pub fn pool(&self, id: &PoolId) -> Option<&Arc<PoolEntry<L>>> {
+        self.pools.get(id)
+    }
+
+    /// A plan by its name.
+    pub fn plan(&self, id: &PlanId) -> Option<&Arc<Plan>> {
+        self.plans.get(id)
+    }
+
+    /// A domain by its name, routable or not.
+    pub fn domain(&self, name: &str) -> Option<&Arc<Domain>> {
+        self.domains.get(name)
+    }
+
+    /// A zone by its name.
+    pub fn zone(&self, name: &str) -> Option<&Arc<Zone>> {
+        self.zones.get(name)
+    }
+
+    /// A certificate by its fingerprint.
+    pub fn certificate(&self, fingerprint: &Fingerprint) -> Option<&Arc<Certificate>> {
+        self.certificates.get(fingerprint)
+    }
+
+    /// A route by its identity.
+    pub fn route(&self, id: &RouteId) -> Option<&Arc<Route>> {
+        self.routes.get(id)
+    }
+
+    /// Routes of the whole platform.
+    pub fn platform_routes(&self) -> &RouteList {
+        &self.platform_routes
+    }
+
+    /// All tenants, in no order.
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<TenantEntry<L>>> {
+        self.tenants.values()
+    }
+
+    /// All pools, in no order.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<PoolEntry<L>>> {
+        self.pools.values()
+    }
+
+    /// All zones, in no order.
+    pub fn zones(&self) -> impl Iterator<Item = &Arc<Zone>> {
+        self.zones.values()
+    }
+
+    /// All domains, in no order.
+    pub fn domains(&self) -> impl Iterator<Item = &Arc<Domain>> {
+        self.domains.values()
+    }
+
+    /// All certificates, in no order.
+    pub fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.certificates.values()
+    }
+
+    /// All signing keys of the tenant context, in no order.
+    pub fn context_keys(&self) -> impl Iterator<Item = &Arc<ContextKey>> {
+        self.context_keys.values()
+    }
+
+    /// How many tenants there are.
+    pub fn tenant_count(&self) -> usize {
+        self.tenants.len()
+    }
+
+    /// How many domains there are.
+    pub fn domain_count(&self) -> usize {
+        self.domains.len()
+    }
+
+    /// All objects, as a snapshot of this revision.
+    pub fn to_snapshot(&self) -> Snapshot {
+        let mut objects = Vec::with_capacity(
+            self.plans.len()
+                + self.pools.len()
+                + self.zones.len()
+                + self.tenants.len()
+                + self.domains.len()
+                + self.certificates.len(),
+        );
+        objects.extend(self.plans.values().cloned().map(Object::Plan));
+        objects.extend(self.pools.values().map(|p| Object::Pool(p.pool.clone())));
+        objects.extend(self.zones.values().cloned().map(Object::Zone));
+        objects.extend(self.tenants.values().map(|t| Object::Tenant(t.tenant.clone())));
+        objects.extend(self.domains.values().cloned().map(Object::Domain));
+        objects.extend(self.routes.values().cloned().map(Object::Route));
+        objects.extend(self.certificates.values().cloned().map(Object::Certificate));
+        objects.extend(self.context_keys.values().cloned().map(Object::ContextKey));
+        Snapshot { revision: self.revision, objects }
+    }
+}
