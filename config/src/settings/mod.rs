@@ -1,1 +1,120 @@
-//! Settings.
+//! What one process is started with: a TOML file, then the environment, then flags; the later wins.
+//!
+//! Every default is written here, beside its unit. An unknown key is an error that names the nearest known one: a
+//! setting that is silently ignored is found at the worst moment.
+
+mod load;
+mod sections;
+
+pub use load::{Overlay, SettingsError, load};
+pub use sections::{
+    AccessLog, Acme, Control, Data, Dns, Eab, EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy, Redis, SchoolApp,
+    Seconds, Store, Telemetry,
+};
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything one process is started with.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where state is kept.
+    pub data: Data,
+    /// The data plane.
+    pub proxy: Proxy,
+    /// The control API.
+    pub control: Control,
+    /// The control plane's database.
+    pub store: Store,
+    /// Shared limit counters.
+    pub redis: Redis,
+    /// The platform's own names and addresses.
+    pub platform: Platform,
+    /// Where certificates come from.
+    pub acme: Acme,
+    /// Who is asked about names.
+    pub dns: Dns,
+    /// The key-encryption key.
+    pub keys: Keys,
+    /// School-app instances that `up` supervises.
+    pub school_app: SchoolApp,
+    /// Logs and metrics.
+    pub telemetry: Telemetry,
+}
+
+impl Settings {
+    /// A path with `<data>` replaced by the data directory.
+    pub fn path(&self, text: &str) -> PathBuf {
+        match text.strip_prefix("<data>/") {
+            Some(rest) => self.data.dir.join(rest),
+            None => PathBuf::from(text),
+        }
+    }
+
+    /// The SQLite file of the control plane's database.
+    ///
+    /// # Errors
+    /// [`SettingsError::Value`] when the URL is of another kind.
+    pub fn sqlite_file(&self) -> Result<PathBuf, SettingsError> {
+        match self.store.url.strip_prefix("sqlite://") {
+            Some(path) if !path.is_empty() => Ok(self.path(path)),
+            _ => Err(SettingsError::Value {
+                key: "store.url".to_owned(),
+                found: self.store.url.clone(),
+                expected: "sqlite://PATH; PostgreSQL is not in this release".to_owned(),
+            }),
+        }
+    }
+
+    /// The file of the key-encryption key.
+    pub fn key_file(&self) -> PathBuf {
+        self.path(&self.keys.file)
+    }
+
+    /// A file in the data directory.
+    pub fn data_file(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.data.dir.join(name)
+    }
+
+    /// Checks what no single field can: that what is asked for exists in this release, and that values fit together.
+    ///
+    /// # Errors
+    /// The first [`SettingsError::Value`] found.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let refuse = |key: &str, found: &dyn ToString, expected: &str| {
+            Err(SettingsError::Value { key: key.to_owned(), found: found.to_string(), expected: expected.to_owned() })
+        };
+        self.sqlite_file()?;
+        if self.acme.issuer != Issuer::Internal {
+            return refuse("acme.issuer", &"acme", "\"internal\"; issuance by a public CA is not in this release");
+        }
+        if !self.redis.url.is_empty() {
+            return refuse("redis.url", &self.redis.url, "\"\"; limits shared through Redis are not in this release");
+        }
+        if self.proxy.workers > 256 {
+            return refuse("proxy.workers", &self.proxy.workers, "0 (one per core) to 256");
+        }
+        for zone in self.platform.zones.iter().chain(&self.platform.assume_owned) {
+            if let Err(e) = crate::model::DomainName::parse(zone) {
+                return refuse("platform.zones", zone, &e.to_string());
+            }
+        }
+        if let Err(e) = self.node_name() {
+            return refuse("proxy.node", &self.proxy.node, &e.to_string());
+        }
+        self.proxy.limits.check()
+    }
+
+    /// The name this proxy goes by.
+    ///
+    /// # Errors
+    /// When the setting is not a name.
+    pub fn node_name(&self) -> Result<crate::model::NodeId, crate::model::IdError> {
+        self.proxy.node.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,402 @@
+//! The sections of the settings file, with every default and unit.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use seconds::Seconds;
+
+use super::SettingsError;
+
+/// `[data]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Data {
+    /// Where everything that outlives a restart is.
+    pub dir: PathBuf,
+}
+impl Default for Data {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("./data") }
+    }
+}
+
+/// `[proxy]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Proxy {
+    /// Address for plain HTTP: redirects and challenges. Port 0 takes any free one.
+    pub http: SocketAddr,
+    /// Address for TLS.
+    pub https: SocketAddr,
+    /// Private address for health, metrics and status.
+    pub status: SocketAddr,
+    /// Whether connections begin with a PROXY protocol header (from `trusted_hops` only).
+    pub proxy_protocol: bool,
+    /// Networks of proxies before us, whose `X-Forwarded-*` and PROXY headers count. Empty: nobody's.
+    pub trusted_hops: Vec<IpNet>,
+    /// Worker threads; 0 is one per core.
+    pub workers: usize,
+    /// The name this node reports under.
+    pub node: String,
+    /// Where control processes listen, for `schoolgate proxy`: `http://host:port`, tried in order.
+    pub control: Vec<String>,
+    /// File of the node token, for `schoolgate proxy`.
+    pub node_token_file: String,
+    /// Directory of the last good state.
+    pub last_good: String,
+    /// Seconds between "no more new connections" and closing idle ones when stopping, so that clients notice.
+    pub linger_s: Seconds,
+    /// Seconds that requests in flight may take to finish when stopping.
+    pub drain_s: Seconds,
+    /// What the edge bears.
+    pub limits: EdgeLimits,
+}
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            https: SocketAddr::from(([0, 0, 0, 0], 8443)),
+            status: SocketAddr::from(([127, 0, 0, 1], 8610)),
+            proxy_protocol: false,
+            trusted_hops: Vec::new(),
+            workers: 0,
+            node: "node-1".to_owned(),
+            control: vec!["http://127.0.0.1:8600".to_owned()],
+            node_token_file: "<data>/node.token".to_owned(),
+            last_good: "<data>/proxy/last-good".to_owned(),
+            linger_s: Seconds(300),
+            drain_s: Seconds(5_000),
+            limits: EdgeLimits::default(),
+        }
+    }
+}
+
+/// Seconds in the file, milliseconds in memory, so that settings compare exactly.
+mod seconds {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    /// A length of time, written as seconds with a fraction.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub struct Seconds(pub(in crate::settings) u32);
+
+    impl Seconds {
+        /// As a duration.
+        pub const fn duration(self) -> std::time::Duration {
+            std::time::Duration::from_millis(self.0 as u64)
+        }
+    }
+    impl Serialize for Seconds {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_f64(f64::from(self.0) / 1_000.0)
+        }
+    }
+    impl<'de> Deserialize<'de> for Seconds {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            #[derive(Deserialize)]
+            #[serde(untagged)]
+            enum Number {
+                Whole(u32),
+                Fraction(f64),
+            }
+            let seconds = match Number::deserialize(deserializer)
+                .map_err(|_| de::Error::custom("expected a number of seconds"))?
+            {
+                Number::Whole(n) => f64::from(n),
+                Number::Fraction(f) => f,
+            };
+            if (0.0..=1_000_000.0).contains(&seconds) {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
+                Ok(Self((seconds * 1_000.0).round() as u32))
+            } else {
+                Err(de::Error::custom("expected 0 to 1000000 seconds"))
+            }
+        }
+    }
+}
+
+/// `[proxy.limits]`: what the edge bears from one client, before any tenant is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeLimits {
+    /// Seconds for PROXY header and TLS handshake together.
+    pub handshake_s: Seconds,
+    /// Seconds for a whole request head, and for the HTTP/2 preface.
+    pub head_s: Seconds,
+    /// Seconds a connection may idle between requests.
+    pub idle_s: Seconds,
+    /// Seconds without a byte of a request body.
+    pub body_stall_s: Seconds,
+    /// Seconds without a client taking a byte of an answer.
+    pub write_stall_s: Seconds,
+    /// Bytes of a request head.
+    pub head_bytes: u32,
+    /// Bytes of a request line (HTTP/1.1) or path (HTTP/2).
+    pub uri_bytes: u32,
+    /// Header fields of a request.
+    pub header_fields: u32,
+    /// Bytes of a request body where neither plan nor route says otherwise.
+    pub body_bytes: u64,
+    /// Requests on one HTTP/1.1 connection before it is closed.
+    pub requests_h1: u32,
+    /// Requests on one HTTP/2 connection before GOAWAY.
+    pub requests_h2: u32,
+    /// Streams at once on one HTTP/2 connection.
+    pub h2_streams: u32,
+    /// Bytes a client may send on one stream before we read them.
+    pub h2_stream_window: u32,
+    /// The same for a whole connection.
+    pub h2_connection_window: u32,
+    /// Connections at once; 0 is 80 % of the limit of open files.
+    pub connections: u32,
+    /// Connections at once from one IPv4 address or IPv6 /56.
+    pub connections_per_address: u32,
+}
+impl Default for EdgeLimits {
+    fn default() -> Self {
+        Self {
+            handshake_s: Seconds(10_000),
+            head_s: Seconds(10_000),
+            idle_s: Seconds(75_000),
+            body_stall_s: Seconds(30_000),
+            write_stall_s: Seconds(60_000),
+            head_bytes: 32 * 1024,
+            uri_bytes: 8 * 1024,
+            header_fields: 100,
+            body_bytes: 100 << 20,
+            requests_h1: 1_000,
+            requests_h2: 10_000,
+            h2_streams: 100,
+            h2_stream_window: 64 * 1024,
+            h2_connection_window: 1 << 20,
+            connections: 0,
+            connections_per_address: 256,
+        }
+    }
+}
+
+impl EdgeLimits {
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        let ranges: [(&str, u64, u64, u64); 8] = [
+            ("head_bytes", u64::from(self.head_bytes), 1_024, 1 << 20),
+            ("uri_bytes", u64::from(self.uri_bytes), 256, u64::from(self.head_bytes)),
+            ("header_fields", u64::from(self.header_fields), 8, 256),
+            ("requests_h1", u64::from(self.requests_h1), 1, u64::from(u32::MAX)),
+            ("requests_h2", u64::from(self.requests_h2), 1, u64::from(u32::MAX)),
+            ("h2_streams", u64::from(self.h2_streams), 1, 1_000),
+            ("h2_stream_window", u64::from(self.h2_stream_window), 65_535, (1 << 31) - 1),
+            ("h2_connection_window", u64::from(self.h2_connection_window), 65_535, (1 << 31) - 1),
+        ];
+        for (key, found, least, most) in ranges {
+            if !(least..=most).contains(&found) {
+                return Err(SettingsError::Value {
+                    key: format!("proxy.limits.{key}"),
+                    found: found.to_string(),
+                    expected: format!("{least} to {most}"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `[control]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Control {
+    /// Address of the control API.
+    pub listen: SocketAddr,
+    /// Unix socket of the control API, for the machine's own administrator.
+    pub socket: String,
+}
+impl Default for Control {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8600)), socket: "<data>/run/control.sock".to_owned() }
+    }
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// `sqlite://PATH`.
+    pub url: String,
+}
+impl Default for Store {
+    fn default() -> Self {
+        Self { url: "sqlite://<data>/control.db".to_owned() }
+    }
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redis {
+    /// Where limit counters are shared; empty means every node counts for itself.
+    pub url: String,
+}
+
+/// `[platform]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Platform {
+    /// Zones made at the first start.
+    pub zones: Vec<String>,
+    /// Public addresses of the gateway: what apex domains point at.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// Suffixes whose names count as owned and pointing here without a look at the DNS: `up` adds the reserved
+    /// `localhost` and `test` (RFC 6761). For private networks; never list a public suffix.
+    pub assume_owned: Vec<String>,
+}
+impl Default for Platform {
+    fn default() -> Self {
+        Self { zones: vec!["localhost".to_owned()], addresses: Vec::new(), assume_owned: Vec::new() }
+    }
+}
+
+/// `[acme]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Acme {
+    /// Who issues.
+    pub issuer: Issuer,
+    /// URL of the CA's directory (RFC 8555 section 7.1.1).
+    pub directory: String,
+    /// PEM file of a root that the CA's own HTTPS is verified with, beside the system's.
+    pub root_ca: String,
+    /// `mailto:` addresses given to the CA.
+    pub contact: Vec<String>,
+    /// Whether the operator agrees to the CA's terms.
+    pub terms_agreed: bool,
+    /// External account binding (RFC 8555 section 7.3.4).
+    pub eab: Eab,
+}
+
+/// `[acme.eab]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Eab {
+    /// Key identifier the CA gave.
+    pub kid: String,
+    /// File of the HMAC key the CA gave, base64url.
+    pub key_file: String,
+}
+
+/// Who issues certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Issuer {
+    /// A local CA in the data directory.
+    #[default]
+    Internal,
+    /// A CA that speaks ACME.
+    Acme,
+}
+
+/// `[dns]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// Resolvers asked about domains; empty means the system's.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+/// `[keys]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// File of the key-encryption key: 64 hexadecimal digits. Made at the first start of `up` or `control`.
+    pub file: String,
+}
+impl Default for Keys {
+    fn default() -> Self {
+        Self { file: "<data>/keys/kek".to_owned() }
+    }
+}
+
+/// `[school_app]`: the instances that `up` supervises.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SchoolApp {
+    /// The first instance's address; the others take the ports after it. A port that is taken is passed over; port 0
+    /// takes any.
+    pub listen: SocketAddr,
+    /// Instances of the pool `shared`; 0 starts none.
+    pub instances: u32,
+}
+impl Default for SchoolApp {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8701)), instances: 2 }
+    }
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// What is logged: `info`, or directives such as `info,schoolgate_proxy=debug`.
+    pub log: String,
+    /// How it is written.
+    pub format: LogFormat,
+    /// Where a line per request goes: `off`, `stdout`, or a file.
+    pub access_log: AccessLog,
+    /// Tenants with metrics of their own; the rest are summed as `_other`.
+    pub metrics_tenants: u32,
+    /// Slugs that always have metrics of their own.
+    pub metrics_pinned: Vec<String>,
+}
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            log: "info".to_owned(),
+            format: LogFormat::Text,
+            access_log: AccessLog::File("<data>/access.log".to_owned()),
+            metrics_tenants: 1_000,
+            metrics_pinned: Vec::new(),
+        }
+    }
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: a JSON object per line.
+    Json,
+}
+
+/// Where a line per request goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// Appended to a file.
+    File(String),
+}
+
+impl From<String> for AccessLog {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "off" | "" => Self::Off,
+            "stdout" => Self::Stdout,
+            _ => Self::File(text),
+        }
+    }
+}
+impl From<AccessLog> for String {
+    fn from(log: AccessLog) -> Self {
+        match log {
+            AccessLog::Off => "off".to_owned(),
+            AccessLog::Stdout => "stdout".to_owned(),
+            AccessLog::File(path) => path,
+        }
+    }
+}
