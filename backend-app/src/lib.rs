@@ -1,1 +1,28 @@
-//! A small real multi-tenant school app.
+//! A small real school platform to put behind the gateway: one database per school, many instances.
+//!
+//! The life of a request:
+//!
+//! 1. `server` accepts it, from TCP or a Unix socket; `/healthz` and `/readyz` are answered at once.
+//! 2. `context` verifies `X-Tenant-Context`. Nothing else decides whose request it is: no host, no path, no
+//!    other header. Without it the answer is 401, for every path.
+//! 3. `store` opens that school's own database, made and migrated when first needed. Its only door takes the
+//!    verified context.
+//! 4. `api` answers JSON, `pages` HTML; both call `school`, which knows neither.
+//!
+//! An instance keeps nothing that another instance would miss: what is in memory is keys, verified tokens and
+//! open databases, all of which can be lost.
+
+mod api;
+mod body;
+mod clock;
+mod context;
+mod options;
+mod pages;
+mod problem;
+mod router;
+mod school;
+mod server;
+mod store;
+
+pub use options::{KeySource, Listen, Options};
+pub use server::{AppError, Server, run};

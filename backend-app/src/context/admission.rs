@@ -1,0 +1,69 @@
+//! No handler runs without a verified tenant context, nor with a body that is longer than the school may send.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::warn;
+
+use super::TenantContext;
+use super::token::TokenError;
+use super::verifier::{Refusal, Verifier};
+use crate::problem::Problem;
+
+/// The school of the request; what handlers take to learn it.
+#[derive(Debug, Clone)]
+pub(crate) struct Tenant(pub(crate) Arc<TenantContext>);
+
+impl<S: Sync> FromRequestParts<S> for Tenant {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // Missing only for a route outside `admit`, which is a mistake in the router.
+        parts.extensions.get::<Self>().cloned().ok_or_else(Problem::internal)
+    }
+}
+
+/// Lets a request in with its [`Tenant`], or answers why not.
+pub(crate) async fn admit(State(verifier): State<Arc<Verifier>>, mut request: Request, next: Next) -> Response {
+    let context = match verifier.verify(request.headers()).await {
+        Ok(context) => context,
+        Err(refusal) => {
+            warn!("refused a request: {refusal}");
+            return problem(refusal).into_response();
+        }
+    };
+    let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if let (Some(declared), Some(limit)) = (declared, context.limits().body_bytes())
+        && declared > limit
+    {
+        return Problem::body_too_large(limit).into_response();
+    }
+    let tenant = Tenant(context);
+    request.extensions_mut().insert(tenant.clone());
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(tenant);
+    response
+}
+
+/// What the client reads: which kind of trouble, nothing of our insides.
+fn problem(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::Missing => {
+            Problem::unauthorized("MISSING_TOKEN", "This app is reached through the gateway of its platform.")
+        }
+        Refusal::Several | Refusal::Token(TokenError::Format) => {
+            Problem::unauthorized("INVALID_TOKEN_FORMAT", "The tenant context is malformed.")
+        }
+        Refusal::Token(TokenError::Expired) => {
+            Problem::unauthorized("TOKEN_EXPIRED", "The tenant context has expired.")
+        }
+        Refusal::Token(_) | Refusal::UnknownKey => {
+            Problem::unauthorized("INVALID_TOKEN", "The tenant context is not valid here.")
+        }
+        Refusal::NoKeys => Problem::unavailable("KEYS_UNAVAILABLE", "This instance cannot verify requests yet."),
+    }
+}

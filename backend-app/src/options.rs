@@ -1,0 +1,129 @@
+//! What an instance is started with.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Settings of one instance; also the flags of `schoolgate school-app`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Where to listen: `127.0.0.1:8701` (port 0 takes any free one) or `unix:/run/school.sock`.
+    #[arg(long, default_value = "127.0.0.1:8701", value_name = "ADDRESS")]
+    pub listen: Listen,
+
+    /// The pool this instance belongs to: the `aud` a tenant context must have. Repeatable.
+    #[arg(long = "audience", required = true, value_name = "POOL")]
+    pub audiences: Vec<String>,
+
+    /// Where the gateway's public keys are: an `http://` URL or the path of a JWKS file.
+    #[arg(long, value_name = "URL|FILE")]
+    pub keys: KeySource,
+
+    /// Where the schools' databases are. Instances on one host share it; it must be a local disk.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// The `iss` a tenant context must have.
+    #[arg(long, default_value = "schoolgate")]
+    pub issuer: String,
+
+    /// How many schools' databases this instance keeps open. Each takes up to 4 threads and 12 file descriptors.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub max_open_schools: u32,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address; port 0 takes any free one.
+    Tcp(SocketAddr),
+    /// A Unix socket, created at start and removed at the end.
+    Unix(PathBuf),
+}
+
+/// Why an address was not understood.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is neither an address such as 127.0.0.1:8701 nor unix:/path/to/socket")]
+pub struct ListenError(String);
+
+impl FromStr for Listen {
+    type Err = ListenError;
+
+    fn from_str(text: &str) -> Result<Self, ListenError> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err(ListenError(text.to_owned())),
+            Some(path) => Ok(Self::Unix(PathBuf::from(path))),
+            None => text.parse().map(Self::Tcp).map_err(|_| ListenError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where the public keys of the gateway come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// Fetched by plain HTTP from the control API, which is on the same host or a private network.
+    Url(String),
+    /// Read from a file.
+    File(PathBuf),
+}
+
+/// Why a source of keys was not understood.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0:?} is neither an http:// URL nor a path; keys are fetched without TLS, from this host or a private network"
+)]
+pub struct KeySourceError(String);
+
+impl FromStr for KeySource {
+    type Err = KeySourceError;
+
+    fn from_str(text: &str) -> Result<Self, KeySourceError> {
+        if text.starts_with("http://") {
+            Ok(Self::Url(text.to_owned()))
+        } else if text.is_empty() || text.contains("://") {
+            Err(KeySourceError(text.to_owned()))
+        } else {
+            Ok(Self::File(PathBuf::from(text)))
+        }
+    }
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => f.write_str(url),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_tcp_or_a_unix_socket() {
+        assert_eq!("127.0.0.1:0".parse::<Listen>().unwrap(), Listen::Tcp("127.0.0.1:0".parse().unwrap()));
+        assert_eq!("unix:/run/a.sock".parse::<Listen>().unwrap(), Listen::Unix("/run/a.sock".into()));
+        assert!("unix:".parse::<Listen>().is_err());
+        assert!("8701".parse::<Listen>().is_err());
+    }
+
+    #[test]
+    fn keys_come_from_a_url_or_a_file() {
+        let url = "http://127.0.0.1:8600/jwks.json";
+        assert_eq!(url.parse::<KeySource>().unwrap(), KeySource::Url(url.to_owned()));
+        assert_eq!("/etc/jwks.json".parse::<KeySource>().unwrap(), KeySource::File("/etc/jwks.json".into()));
+        assert!("https://control.example/jwks.json".parse::<KeySource>().is_err());
+    }
+}
