@@ -185,4 +185,4 @@ fn route_of<'t, L: Live, H: Headers + ?Sized>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

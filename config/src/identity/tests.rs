@@ -37,7 +37,7 @@ fn domain(name: &str, tenant: &Tenant, ownership: Ownership) -> Domain {
     }
 }
 
-fn pool(id: &str) -> Pool {
+pub(crate) fn pool(id: &str) -> Pool {
     Pool {
         id: id.parse().expect("a pool"),
         kind: PoolKind::Shared,
@@ -50,7 +50,7 @@ fn pool(id: &str) -> Pool {
     }
 }
 
-fn zone(name: &str) -> Zone {
+pub(crate) fn zone(name: &str) -> Zone {
     Zone {
         name: name.parse().expect("a zone"),
         shared_host: Some(format!("api.{name}").parse().expect("a host")),

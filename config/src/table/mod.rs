@@ -281,3 +281,6 @@ impl<L: Live> RoutingTable<L> {
         Snapshot { revision: self.revision, objects }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! What a request and a change cost at 10, 1,000 and 100,000 tenants (each with one domain).
+//!
+//! `cargo bench -p schoolgate-config`. The promise (DESIGN.md section 13): at most 5 % of a request more at 100,000
+//! tenants than at 10, and a delta whose cost follows the change. Baselines are in `tests/load/README.md`.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use schoolgate_config::identity::{RequestFacts, decide};
+use schoolgate_config::model::*;
+use schoolgate_config::snapshot::{Change, Delta, Object, Snapshot, decode_delta, encode_delta};
+use schoolgate_config::table::{NoLive, RoutingTable};
+
+fn tenant(n: u32) -> Tenant {
+    serde_json::from_value(serde_json::json!({
+        "id": TenantId::from_parts(1, u128::from(n)), "slug": format!("school-{n}"), "name": format!("School {n}"),
+        "state": "active", "plan": "basic", "pool": "shared",
+    }))
+    .expect("a tenant")
+}
+
+fn domain(n: u32) -> Domain {
+    Domain {
+        name: format!("erp.school-{n}.example").parse().expect("a name"),
+        tenant: TenantId::from_parts(1, u128::from(n)),
+        primary: true,
+        ownership: Ownership::Proven,
+        routing: Routing::Here,
+        token: "0123456789abcdef".to_owned(),
+    }
+}
+
+fn table(tenants: u32) -> RoutingTable {
+    let mut objects: Vec<Object> = Plan::catalogue().into_iter().map(Object::from).collect();
+    let pool: Pool = serde_json::from_value(serde_json::json!({"id": "shared"})).expect("a pool");
+    let zone: Zone = serde_json::from_value(serde_json::json!({"name": "schools.example"})).expect("a zone");
+    objects.extend([pool.into(), zone.into()]);
+    objects.extend((0..tenants).map(|n| tenant(n).into()));
+    objects.extend((0..tenants).map(|n| domain(n).into()));
+    RoutingTable::from_snapshot(&Snapshot { revision: Revision(1), objects }, &NoLive, None).expect("holds together")
+}
+
+fn benches(c: &mut Criterion) {
+    for tenants in [10, 1_000, 100_000] {
+        let table = table(tenants);
+        let domains: Vec<String> =
+            (0..1_000).map(|n| format!("erp.school-{}.example:8443", n * 7919 % tenants)).collect();
+        let zoned: Vec<String> = (0..1_000).map(|n| format!("school-{}.schools.example", n * 7919 % tenants)).collect();
+        for (name, hosts) in [("decide/domain", &domains), ("decide/zone", &zoned)] {
+            let mut next = 0;
+            c.bench_with_input(BenchmarkId::new(name, tenants), hosts, |b, hosts| {
+                b.iter(|| {
+                    next = (next + 1) % hosts.len();
+                    let sni = hosts[next].split(':').next();
+                    let request = RequestFacts {
+                        sni,
+                        authority: Some(&hosts[next]),
+                        method: "GET",
+                        path: "/api/students",
+                        headers: &(),
+                    };
+                    black_box(decide(&table, &request).is_ok())
+                });
+            });
+        }
+        c.bench_with_input(BenchmarkId::new("delta/one_domain", tenants), &table, |b, table| {
+            let changes = vec![Change::Put(domain(0).into())];
+            let delta = Delta { from: Revision(1), to: Revision(2), changes };
+            b.iter(|| black_box(table.apply(&delta, &NoLive).expect("holds together")));
+        });
+    }
+    let delta = Delta {
+        from: Revision(1),
+        to: Revision(2),
+        changes: vec![Change::Put(tenant(1).into()), Change::Put(domain(1).into())],
+    };
+    let bytes = encode_delta(&delta);
+    c.bench_function("delta/decode", |b| b.iter(|| black_box(decode_delta(&bytes).expect("whole"))));
+}
+
+criterion_group!(table_benches, benches);
+criterion_main!(table_benches);
