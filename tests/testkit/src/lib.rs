@@ -1,1 +1,27 @@
-//! Site, Origin, Client, Link: what the end-to-end tests drive.
+//! What the end-to-end tests drive: a running gateway, and the world around it.
+//!
+//! * [`Site`]: the real binary in a directory of its own, as one process (`up`) or as two (`control` and `proxy`).
+//! * [`Origin`]: a backend that echoes, streams, waits, lies, refuses, dies and comes back.
+//! * [`Client`], [`TlsConn`]: the outside. Names resolve to the site whatever they are.
+//! * [`Link`]: a TCP path that delays, stalls, cuts and refuses.
+//! * [`eventually`]: waits for a state; nothing here waits for a while.
+//!
+//! What cannot go on panics and says what was missing: this crate is for tests only.
+
+mod api;
+mod client;
+mod eventually;
+mod link;
+mod origin;
+mod process;
+mod site;
+mod tls;
+
+pub use api::{Api, ApiAnswer};
+pub use client::{Client, ClientBuilder, Http};
+pub use eventually::{eventually, until};
+pub use link::Link;
+pub use origin::{Answer, Mood, Origin, OriginBuilder, RequestHead};
+pub use process::{Process, StartError};
+pub use site::{Site, SiteBuilder};
+pub use tls::{RawResponse, TlsConn, WebSocket, client_config};
