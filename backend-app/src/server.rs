@@ -249,7 +249,7 @@ fn prepare_dir(path: &Path) -> Result<(), AppError> {
     let probe = path.join(format!(".writable-{}", ulid::Ulid::generate()));
     fs::write(&probe, []).and_then(|()| fs::remove_file(&probe)).map_err(failed)?;
     let kind = rustix::fs::statfs(path).map_err(|error| failed(error.into()))?.f_type;
-    let magic = u64::from_ne_bytes(i64::from(kind).to_ne_bytes()) & 0xffff_ffff;
+    let magic = kind as u64 & 0xffff_ffff;
     match NETWORK_FILE_SYSTEMS.iter().find(|(network, _)| *network == magic) {
         Some((_, kind)) => Err(AppError::NetworkFileSystem { path: path.to_owned(), kind }),
         None => Ok(()),
