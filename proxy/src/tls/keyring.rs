@@ -1,0 +1,276 @@
+//! Parsed certificates and keys in memory, by fingerprint, and the names they serve.
+//!
+//! A handshake asks for a name and must not wait, so the map is persistent and swapped whole: readers see one state or
+//! the next. Adding or removing a certificate costs what it names, not what is held.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use schoolgate_config::model::Fingerprint;
+use schoolgate_config::time::Clock;
+
+use super::Certificates;
+
+/// Different intermediates that are shared between chains: 4,096. They are never given back, so their number is
+/// bounded; a public CA has a few dozen. Beyond it every chain keeps its own copy.
+const SHARED_INTERMEDIATES: usize = 4_096;
+
+/// A certificate as it is handed in.
+#[derive(Debug)]
+pub struct Material<'a> {
+    /// SHA-256 of the leaf.
+    pub fingerprint: Fingerprint,
+    /// Names it serves, lower case; a wildcard is written `*.zone`.
+    pub names: &'a [String],
+    /// Begin of its validity, seconds since 1970.
+    pub not_before: i64,
+    /// End of its validity, seconds since 1970.
+    pub not_after: i64,
+    /// DER, leaf first.
+    pub chain: &'a [&'a [u8]],
+    /// The private key, PKCS#8.
+    pub key_pkcs8: &'a [u8],
+}
+
+/// Why a certificate cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// There is no leaf.
+    #[error("certificate {0} has no chain")]
+    NoChain(Fingerprint),
+    /// Not an RSA, ECDSA (P-256, P-384) or Ed25519 key in PKCS#8.
+    #[error("the key of certificate {fingerprint} cannot be used")]
+    Key {
+        /// Which certificate.
+        fingerprint: Fingerprint,
+        /// What rustls said; it names no part of the key.
+        source: rustls::Error,
+    },
+    /// The leaf is damaged, or made for another key.
+    #[error("certificate {fingerprint} does not belong to its key")]
+    Mismatch {
+        /// Which certificate.
+        fingerprint: Fingerprint,
+        /// What rustls said.
+        source: rustls::Error,
+    },
+}
+
+/// One certificate in memory.
+struct Entry {
+    fingerprint: Fingerprint,
+    certified: Arc<CertifiedKey>,
+    names: Box<[Arc<str>]>,
+    not_before: i64,
+    not_after: i64,
+}
+
+/// A certificate that is parsed and not served yet.
+pub struct Parsed(Arc<Entry>);
+
+impl std::fmt::Debug for Parsed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Parsed({})", self.0.fingerprint)
+    }
+}
+
+/// The certificates for one name, latest expiry first. Nearly always one, so that one needs no list.
+#[derive(Clone)]
+enum Choice {
+    One(Arc<Entry>),
+    Several(Arc<[Arc<Entry>]>),
+}
+
+type Map<K, V> = imbl::GenericHashMap<K, V, RandomState, imbl::shared_ptr::DefaultSharedPtr>;
+
+/// One state of the keyring.
+#[derive(Clone, Default)]
+struct Held {
+    by_name: Map<Arc<str>, Choice>,
+    by_fingerprint: Map<Fingerprint, Arc<Entry>>,
+}
+
+/// All certificates that this process can serve.
+pub struct Keyring {
+    held: ArcSwap<Held>,
+    /// Held by whoever changes `held`.
+    writer: Mutex<()>,
+    intermediates: Mutex<HashSet<&'static [u8]>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keyring({} certificates)", self.len())
+    }
+}
+
+impl Keyring {
+    /// An empty keyring; `clock` decides between certificates of one name.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { held: ArcSwap::default(), writer: Mutex::default(), intermediates: Mutex::default(), clock }
+    }
+
+    /// Parses a certificate without serving it yet. May be called from several threads at once.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it cannot be served.
+    pub fn parse(&self, material: &Material<'_>) -> Result<Parsed, KeyringError> {
+        let fingerprint = material.fingerprint;
+        let Some((leaf, above)) = material.chain.split_first() else { return Err(KeyringError::NoChain(fingerprint)) };
+        let key = any_supported_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(material.key_pkcs8)))
+            .map_err(|source| KeyringError::Key { fingerprint, source })?;
+        let mut chain = Vec::with_capacity(material.chain.len());
+        chain.push(CertificateDer::from(leaf.to_vec()));
+        chain.extend(above.iter().map(|der| self.intermediate(der)));
+        let certified = CertifiedKey::new(chain, key);
+        match certified.keys_match() {
+            // `Unknown`: a key that cannot tell its public half; none of ring's.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
+            Err(source) => return Err(KeyringError::Mismatch { fingerprint, source }),
+        }
+        Ok(Parsed(Arc::new(Entry {
+            fingerprint,
+            certified: Arc::new(certified),
+            names: material.names.iter().map(|name| Arc::from(name.as_str())).collect(),
+            not_before: material.not_before,
+            not_after: material.not_after,
+        })))
+    }
+
+    /// Serves `add` and no longer `remove`, in one step. One that is held already is left as it is, one that is not
+    /// held is not missed.
+    pub fn change<'a>(&self, add: impl IntoIterator<Item = Parsed>, remove: impl IntoIterator<Item = &'a Fingerprint>) {
+        let _one_writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Held::clone(&self.held.load());
+        for fingerprint in remove {
+            next.take(fingerprint);
+        }
+        for Parsed(entry) in add {
+            if !next.by_fingerprint.contains_key(&entry.fingerprint) {
+                next.add(entry);
+            }
+        }
+        self.held.store(Arc::new(next));
+    }
+
+    /// Parses a certificate and serves it.
+    ///
+    /// # Errors
+    /// As [`Keyring::parse`].
+    pub fn insert(&self, material: &Material<'_>) -> Result<(), KeyringError> {
+        let parsed = self.parse(material)?;
+        self.change([parsed], []);
+        Ok(())
+    }
+
+    /// No longer serves a certificate.
+    pub fn remove(&self, fingerprint: &Fingerprint) {
+        self.change([], [fingerprint]);
+    }
+
+    /// An intermediate that chains share. rustls takes a chain as owned or `'static` bytes, nothing counted, so a
+    /// shared one is leaked: half of the memory of 100,000 certificates, for a few KB that are never given back.
+    fn intermediate(&self, der: &[u8]) -> CertificateDer<'static> {
+        let mut shared = self.intermediates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = shared.get(der) {
+            return CertificateDer::from(*known);
+        }
+        if shared.len() >= SHARED_INTERMEDIATES {
+            return CertificateDer::from(der.to_vec());
+        }
+        let leaked: &'static [u8] = Box::leak(der.into());
+        shared.insert(leaked);
+        CertificateDer::from(leaked)
+    }
+
+    /// Whether a certificate is held.
+    pub fn contains(&self, fingerprint: &Fingerprint) -> bool {
+        self.held.load().by_fingerprint.contains_key(fingerprint)
+    }
+
+    /// The certificates held.
+    pub fn fingerprints(&self) -> Vec<Fingerprint> {
+        self.held.load().by_fingerprint.keys().copied().collect()
+    }
+
+    /// How many certificates are held.
+    pub fn len(&self) -> usize {
+        self.held.load().by_fingerprint.len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Certificates for Keyring {
+    fn resolve(&self, sni: &str) -> Option<Arc<CertifiedKey>> {
+        let held = self.held.load();
+        let choice = held.by_name.get(sni).or_else(|| held.by_name.get(wildcard(sni)?.as_str()))?;
+        Some(Arc::clone(&choice.pick(self.clock.as_ref()).certified))
+    }
+}
+
+/// `*.zone` for `label.zone`: a wildcard covers one label (RFC 9525 section 6.3).
+fn wildcard(name: &str) -> Option<String> {
+    let (_, parent) = name.split_once('.')?;
+    Some(format!("*.{parent}"))
+}
+
+impl Choice {
+    /// The one that has begun and lasts longest; if none has begun, the one that lasts longest.
+    fn pick(&self, clock: &dyn Clock) -> &Arc<Entry> {
+        match self {
+            Self::One(entry) => entry,
+            Self::Several(entries) => {
+                let now = clock.unix_s();
+                entries.iter().find(|entry| entry.not_before <= now).unwrap_or(&entries[0])
+            }
+        }
+    }
+
+    fn entries(&self) -> &[Arc<Entry>] {
+        match self {
+            Self::One(entry) => std::slice::from_ref(entry),
+            Self::Several(entries) => entries,
+        }
+    }
+
+    /// `None` when nothing is left.
+    fn of(mut entries: Vec<Arc<Entry>>) -> Option<Self> {
+        entries.sort_by_key(|entry| std::cmp::Reverse((entry.not_after, entry.not_before, entry.fingerprint)));
+        if entries.len() > 1 { Some(Self::Several(entries.into())) } else { entries.pop().map(Self::One) }
+    }
+}
+
+impl Held {
+    fn add(&mut self, entry: Arc<Entry>) {
+        for name in &entry.names {
+            let mut entries = self.by_name.get(name).map(|choice| choice.entries().to_vec()).unwrap_or_default();
+            entries.push(Arc::clone(&entry));
+            if let Some(choice) = Choice::of(entries) {
+                self.by_name.insert(Arc::clone(name), choice);
+            }
+        }
+        self.by_fingerprint.insert(entry.fingerprint, entry);
+    }
+
+    fn take(&mut self, fingerprint: &Fingerprint) {
+        let Some(gone) = self.by_fingerprint.remove(fingerprint) else { return };
+        for name in &gone.names {
+            let left = self.by_name.get(name).map(Choice::entries).unwrap_or_default();
+            let left = left.iter().filter(|entry| entry.fingerprint != *fingerprint).cloned().collect();
+            match Choice::of(left) {
+                Some(choice) => drop(self.by_name.insert(Arc::clone(name), choice)),
+                None => drop(self.by_name.remove(name)),
+            }
+        }
+    }
+}

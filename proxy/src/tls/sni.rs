@@ -1,0 +1,122 @@
+//! The handshake: SNI → certificate of the current keyring, or a refusal.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ProtocolVersion, ServerConfig};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::Certificates;
+use crate::transport::{HandshakeResult, TlsVersion};
+
+/// The fatal alert `unrecognized_name` (RFC 6066 section 3) as a record. rustls itself would say `access_denied`.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// ALPN of HTTP/2.
+const H2: &[u8] = b"h2";
+
+/// Answers a handshake from the certificates of this moment.
+struct BySni(Arc<dyn Certificates>);
+
+impl std::fmt::Debug for BySni {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BySni")
+    }
+}
+
+impl ResolvesServerCert for BySni {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.resolve(&asked_for(&hello)?)
+    }
+}
+
+/// The name in a hello, lower case, without a final dot.
+fn asked_for(hello: &ClientHello<'_>) -> Option<Arc<str>> {
+    let name = hello.server_name()?;
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Some(name.to_ascii_lowercase().into());
+    }
+    Some(name.into())
+}
+
+/// Ends handshakes; one for all workers, so that a ticket of one is good for the others.
+pub(crate) struct Terms {
+    certificates: Arc<dyn Certificates>,
+    config: Arc<ServerConfig>,
+}
+
+/// A handshake that succeeded.
+pub(crate) struct Accepted {
+    pub(crate) stream: TlsStream<TcpStream>,
+    pub(crate) sni: Arc<str>,
+    pub(crate) version: TlsVersion,
+    pub(crate) resumed: bool,
+    pub(crate) h2: bool,
+}
+
+impl Terms {
+    /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1, tickets instead of a session store, no early data.
+    ///
+    /// # Errors
+    /// rustls refuses the combination or has no random numbers for ticket keys.
+    pub(crate) fn new(certificates: Arc<dyn Certificates>) -> Result<Self, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(BySni(Arc::clone(&certificates))));
+        config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
+        // Keys of 12 hours that change every 6; nothing is held per session.
+        config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        // One: browsers speak HTTP/2 here and open one connection, and each ticket costs a seal and 100 bytes.
+        config.send_tls13_tickets = 1;
+        Ok(Self { certificates, config: Arc::new(config) })
+    }
+
+    /// Shakes hands. The caller sets the deadline.
+    pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<Accepted, HandshakeResult> {
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
+        let start = start.await.map_err(|error| classify(&error))?;
+        let Some(sni) = asked_for(&start.client_hello()) else {
+            return Err(refuse(start.io, HandshakeResult::NoSni).await);
+        };
+        // Looked up again by rustls when it is a full handshake; here so that the refusal has the right alert, and so
+        // that a ticket does not outlive its certificate.
+        if self.certificates.resolve(&sni).is_none() {
+            return Err(refuse(start.io, HandshakeResult::UnknownSni).await);
+        }
+        let stream = start.into_stream(Arc::clone(&self.config)).await.map_err(|error| classify(&error))?;
+        let (_, session) = stream.get_ref();
+        let version = match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => TlsVersion::V12,
+            _ => TlsVersion::V13,
+        };
+        let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        let h2 = session.alpn_protocol() == Some(H2);
+        Ok(Accepted { stream, sni, version, resumed, h2 })
+    }
+}
+
+/// Says `unrecognized_name` and hangs up; whether the client hears it changes nothing.
+async fn refuse(mut tcp: TcpStream, why: HandshakeResult) -> HandshakeResult {
+    let _ = tcp.write_all(&UNRECOGNIZED_NAME).await;
+    let _ = tcp.shutdown().await;
+    why
+}
+
+/// What to count for a failed handshake.
+fn classify(error: &io::Error) -> HandshakeResult {
+    use rustls::Error as Tls;
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>()) {
+        Some(Tls::PeerIncompatible(_) | Tls::NoApplicationProtocol) => HandshakeResult::Incompatible,
+        Some(Tls::AlertReceived(_)) | None => HandshakeResult::Aborted,
+        Some(_) => HandshakeResult::Malformed,
+    }
+}

@@ -1,0 +1,110 @@
+//! One connection, from accept to close.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use pingora_proxy::ProxyHttp;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::admission::Permit;
+use super::edge::{Listens, Shared, Worker};
+use super::{
+    ConnInfo, ConnectionRefusal, EdgeIo, HandshakeResult, Protocol, ProxyProtocol, TlsInfo, TlsVersion, h1, h2,
+    proxy_header,
+};
+
+/// Tells the observer when a connection ends, however it ends.
+struct Open(Arc<Shared>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.observer.connection_closed();
+    }
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve<SV>(
+    worker: Arc<Worker<SV>>,
+    kind: Listens,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    mut permit: Permit,
+) where
+    SV: ProxyHttp + Send + Sync + 'static,
+    SV::CTX: Send + Sync,
+{
+    worker.shared.observer.connection_opened();
+    let _open = Open(Arc::clone(&worker.shared));
+    // Boxed, so that what a handshake needs is gone while the connection idles.
+    let Some(io) = Box::pin(establish(&worker.shared, kind, tcp, peer, &mut permit)).await else { return };
+    if io.info().is_h2() {
+        Box::pin(h2::serve(&worker, io)).await;
+    } else {
+        h1::serve(&worker, io).await;
+    }
+}
+
+/// From a TCP connection to a stream of requests: PROXY header and handshake, under one deadline.
+async fn establish(
+    shared: &Shared,
+    kind: Listens,
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    permit: &mut Permit,
+) -> Option<Box<EdgeIo>> {
+    let opened = Instant::now();
+    let limits = &shared.limits;
+    let deadline = opened + limits.handshake;
+    let refused = |why: ConnectionRefusal| shared.observer.connection_refused(why);
+    tcp.set_nodelay(true).ok()?;
+    let local = tcp.local_addr().ok()?;
+    let mut client = peer;
+    if announced(peer, &limits.proxy_protocol) {
+        match timeout_at(deadline, proxy_header::read(&mut tcp)).await {
+            Ok(Ok(source)) => client = source.unwrap_or(peer),
+            Ok(Err(_)) | Err(_) => {
+                refused(ConnectionRefusal::ProxyHeader);
+                return None;
+            }
+        }
+    }
+    permit.claim(client.ip()).map_err(refused).ok()?;
+    let info = |tls: Option<TlsInfo>, protocol: Protocol| {
+        let id = shared.next_connection();
+        Arc::new(ConnInfo { id, client, peer, local, tls, protocol, opened, requests: AtomicU32::new(0) })
+    };
+    if kind == Listens::Http {
+        return Some(Box::new(EdgeIo::plain(tcp, info(None, Protocol::H1), limits.write_stall)));
+    }
+    let accepted = match timeout_at(deadline, shared.terms.accept(tcp)).await {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(result)) => {
+            shared.observer.handshake(TlsVersion::None, result);
+            return None;
+        }
+        Err(_) => {
+            shared.observer.handshake(TlsVersion::None, HandshakeResult::Timeout);
+            return None;
+        }
+    };
+    let version = accepted.version;
+    let result = if accepted.resumed { HandshakeResult::Resumed } else { HandshakeResult::Full };
+    shared.observer.handshake(version, result);
+    let tls = TlsInfo { sni: accepted.sni, version, resumed: accepted.resumed, handshake: opened.elapsed() };
+    let protocol = if accepted.h2 { Protocol::H2 } else { Protocol::H1 };
+    let ssl = Arc::clone(&shared.ssl[usize::from(version == TlsVersion::V13)]);
+    Some(Box::new(EdgeIo::tls(accepted.stream, ssl, info(Some(tls), protocol), limits.write_stall)))
+}
+
+/// Whether this peer begins with a PROXY header.
+fn announced(peer: SocketAddr, setting: &ProxyProtocol) -> bool {
+    match setting {
+        ProxyProtocol::Off => false,
+        ProxyProtocol::From(balancers) => {
+            let peer = peer.ip().to_canonical();
+            balancers.iter().any(|net| net.contains(&peer))
+        }
+    }
+}

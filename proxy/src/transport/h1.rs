@@ -1,0 +1,148 @@
+//! The HTTP/1.1 keep-alive loop.
+//!
+//! Between two requests only the stream is alive, no session of Pingora's: that is most of the memory of an idle
+//! connection. A request goes to Pingora when its whole head has arrived.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_proxy::ProxyHttp;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::edge::Worker;
+use super::head::HeadScan;
+use super::{EdgeIo, HeadFault, TransportLimits, raw_error};
+
+/// Time for Pingora to read what is left of a body that nobody wanted, so that the connection can be used again: 1 s.
+pub(super) const DRAIN_BODY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How waiting for a request ended.
+enum Next {
+    /// A whole head is there.
+    Head,
+    /// The client hung up, idled too long, or we are stopping.
+    Close,
+    /// A head that cannot become a request.
+    Fault(HeadFault),
+}
+
+/// The times between requests. Kept over the requests of a connection, so that the timer is set once in a while and not
+/// with every request.
+struct Patience<'a> {
+    limits: &'a TransportLimits,
+    idle: Pin<&'a mut Sleep>,
+    idle_since: Instant,
+    /// The lame duck time, once the edge is stopping.
+    leaving: Option<Pin<Box<Sleep>>>,
+}
+
+/// Serves requests until the connection ends.
+pub(super) async fn serve<SV>(worker: &Worker<SV>, mut io: Box<EdgeIo>)
+where
+    SV: ProxyHttp + Send + Sync + 'static,
+    SV::CTX: Send + Sync,
+{
+    let limits = &worker.shared.limits;
+    let mut watch = worker.stop.clone();
+    let mut stopped = pin!(async move {
+        let _ = watch.wait_for(|stopping| *stopping).await;
+    });
+    let idle = pin!(sleep(limits.idle));
+    let mut patience = Patience { limits, idle, idle_since: Instant::now(), leaving: None };
+    let mut carried = None;
+    loop {
+        let mut head = BytesMut::new();
+        let mut scan = HeadScan::default();
+        let mut whole_by = None;
+        let next = poll_fn(|cx| {
+            next(&mut io, &mut head, &mut scan, &mut whole_by, &mut patience, stopped.as_mut(), cx)
+        });
+        match next.await {
+            Next::Head => {}
+            Next::Close => return io.close().await,
+            Next::Fault(fault) => {
+                worker.shared.observer.head_refused(fault);
+                return refuse(io, fault).await;
+            }
+        }
+        let requests = io.info().begin_request();
+        let last = requests >= limits.requests_h1 || *worker.stop.borrow();
+        let mut session = ServerSession::new_http1(io);
+        if let Some(settings) = Option::take(&mut carried) {
+            pingora_core::apps::HttpPersistentSettings::apply_to_session(settings, &mut session);
+        }
+        session.set_pipelined_prefix(head);
+        session.set_keepalive_reuses_remaining(last.then_some(0));
+        session.set_read_timeout(Some(limits.body_stall));
+        session.set_total_drain_timeout(Some(DRAIN_BODY));
+        let Some(reused) = worker.app.process_new_http(session, &worker.stop).await else { return };
+        let (stream, settings) = reused.consume();
+        carried = settings;
+        // The stream is the one we handed in; nothing else could come back.
+        let Ok(same) = stream.into_any().downcast::<EdgeIo>() else { return };
+        io = same;
+        patience.idle_since = Instant::now();
+    }
+}
+
+/// Waits for the next head.
+fn next(
+    io: &mut EdgeIo,
+    head: &mut BytesMut,
+    scan: &mut HeadScan,
+    whole_by: &mut Option<Pin<Box<Sleep>>>,
+    patience: &mut Patience<'_>,
+    stopped: Pin<&mut impl Future<Output = ()>>,
+    cx: &mut Context<'_>,
+) -> Poll<Next> {
+    let limits = patience.limits;
+    loop {
+        match io.poll_arrived(cx, head) {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Close),
+            Poll::Ready(Ok(_)) => match scan.feed(head, limits) {
+                Ok(true) => return Poll::Ready(Next::Head),
+                Ok(false) => {}
+                Err(fault) => return Poll::Ready(Next::Fault(fault)),
+            },
+            Poll::Pending => break,
+        }
+    }
+    if !head.is_empty() {
+        let whole_by = whole_by.get_or_insert_with(|| Box::pin(sleep(limits.head)));
+        return whole_by.as_mut().poll(cx).map(|()| Next::Fault(HeadFault::Timeout));
+    }
+    patience.poll(stopped, cx).map(|()| Next::Close)
+}
+
+impl Patience<'_> {
+    /// Ready when an idle connection has to go.
+    fn poll(&mut self, stopped: Pin<&mut impl Future<Output = ()>>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.leaving.is_none() && stopped.poll(cx).is_ready() {
+            self.leaving = Some(Box::pin(sleep(self.limits.lame_duck)));
+        }
+        if let Some(leaving) = &mut self.leaving {
+            return leaving.as_mut().poll(cx);
+        }
+        while self.idle.as_mut().poll(cx).is_ready() {
+            let until = self.idle_since + self.limits.idle;
+            if until <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.idle.as_mut().reset(until);
+        }
+        Poll::Pending
+    }
+}
+
+/// Answers a head that never became a request, and hangs up.
+async fn refuse(mut io: Box<EdgeIo>, fault: HeadFault) {
+    let answer = raw_error(fault, &schoolgate_config::time::new_ulid().to_string());
+    // The client may not read; the stall time of the stream is too long for it.
+    let _ = timeout(DRAIN_BODY, io.write_all(&answer)).await;
+    io.close().await;
+}

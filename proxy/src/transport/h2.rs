@@ -1,0 +1,146 @@
+//! The HTTP/2 driver of one connection.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession};
+use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, Ssl, Stream};
+use pingora_proxy::ProxyHttp;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::edge::Worker;
+use super::h1::DRAIN_BODY;
+use super::{EdgeIo, TransportLimits};
+
+/// Malformed requests that a connection survives: 32. A client with a bug makes a few; more is an attack on the parser.
+const MALFORMED: usize = 32;
+
+/// Bytes of response that one stream may hold here while the client's window is shut: 64 KiB. With 100 streams and 256
+/// connections of one address that is what bounds an attack by shut windows.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Time for the client to answer our GOAWAY on an idle connection: 2 s.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What the driver of a connection meets.
+enum Event {
+    Accepted(pingora_error::Result<Option<H2Accept>>),
+    /// The edge is stopping.
+    Stop,
+    /// The timer rang.
+    Timer,
+}
+
+/// Streams being served; each holds one until it is done.
+struct Serving(Arc<AtomicUsize>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves streams until the connection ends.
+pub(super) async fn serve<SV>(worker: &Arc<Worker<SV>>, io: Box<EdgeIo>)
+where
+    SV: ProxyHttp + Send + Sync + 'static,
+    SV::CTX: Send + Sync,
+{
+    let limits = &worker.shared.limits;
+    let info = Arc::clone(io.info());
+    let digest = Arc::new(Digest {
+        ssl_digest: io.get_ssl_digest(),
+        timing_digest: Vec::new(),
+        proxy_digest: io.get_proxy_digest(),
+        socket_digest: io.get_socket_digest(),
+    });
+    let Ok(Ok(mut connection)) = timeout(limits.head, options(limits).handshake(io as Stream)).await else { return };
+
+    let mut watch = worker.stop.clone();
+    let mut stopped = pin!(async move {
+        let _ = watch.wait_for(|stopping| *stopping).await;
+    });
+    let mut timer = pin!(sleep(limits.idle));
+    let serving = Arc::new(AtomicUsize::new(0));
+    let mut idle_since = Instant::now();
+    let mut leaving = false;
+    let mut malformed = 0;
+    loop {
+        let event = {
+            let mut accept = pin!(HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)));
+            poll_fn(|cx| {
+                if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
+                    return Poll::Ready(Event::Accepted(accepted));
+                }
+                if !leaving && stopped.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Stop);
+                }
+                timer.as_mut().poll(cx).map(|()| Event::Timer)
+            })
+            .await
+        };
+        match event {
+            Event::Accepted(Ok(Some(H2Accept::Session(session)))) => {
+                if info.begin_request() >= limits.requests_h2 && !leaving {
+                    leaving = true;
+                    connection.graceful_shutdown();
+                }
+                serving.fetch_add(1, Ordering::Relaxed);
+                let (worker, serving) = (Arc::clone(worker), Serving(Arc::clone(&serving)));
+                let mut session = ServerSession::new_http2(session);
+                session.set_write_timeout(Some(limits.write_stall));
+                session.set_total_drain_timeout(Some(DRAIN_BODY));
+                let tasks = worker.tasks.clone();
+                tasks.spawn(async move {
+                    let _serving = serving;
+                    worker.app.process_new_http(session, &worker.stop).await;
+                });
+                idle_since = Instant::now();
+            }
+            Event::Accepted(Ok(Some(H2Accept::Rejected))) => {
+                malformed += 1;
+                if malformed >= MALFORMED {
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                }
+            }
+            // The connection has ended, well or badly.
+            Event::Accepted(Ok(None) | Err(_)) => return,
+            Event::Stop => {
+                leaving = true;
+                connection.graceful_shutdown();
+            }
+            Event::Timer if serving.load(Ordering::Relaxed) > 0 => {
+                idle_since = Instant::now();
+                timer.as_mut().reset(idle_since + limits.idle);
+            }
+            Event::Timer if leaving => return,
+            Event::Timer => {
+                let until = idle_since + limits.idle;
+                if until <= Instant::now() {
+                    leaving = true;
+                    connection.graceful_shutdown();
+                    timer.set(sleep_until(Instant::now() + GOODBYE));
+                } else {
+                    timer.as_mut().reset(until);
+                }
+            }
+        }
+    }
+}
+
+fn options(limits: &TransportLimits) -> H2Options {
+    let mut options = H2Options::new();
+    options
+        .max_concurrent_streams(limits.h2_streams)
+        .initial_window_size(limits.h2_stream_window)
+        .initial_connection_window_size(limits.h2_connection_window)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER);
+    options
+}

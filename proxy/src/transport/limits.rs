@@ -1,0 +1,87 @@
+//! What a connection may take: sizes, deadlines and counts, each with its reason.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// The limits of the edge. The defaults are meant to be kept; a test shortens them.
+#[derive(Debug, Clone)]
+pub struct TransportLimits {
+    /// Time for a PROXY header and the whole TLS handshake together: 10 s. A full handshake on a bad mobile link takes
+    /// two to three; longer only serves those who hold connections open.
+    pub handshake: Duration,
+    /// Time from the first byte of an HTTP/1.1 request head to its last, and for the HTTP/2 preface: 10 s. It counts
+    /// the whole head, not one read, so a head that drips a byte a second is cut.
+    pub head: Duration,
+    /// Bytes of a request head: 32 KiB, what nginx allows by default. Above it 431.
+    pub head_bytes: usize,
+    /// Bytes of a request line: 8 KiB. Above it 414.
+    pub request_line_bytes: usize,
+    /// Fields of a request head: 100. Above it 431.
+    pub fields: usize,
+    /// Bytes of one field: 16 KiB. Above it 431.
+    pub field_bytes: usize,
+    /// How long an HTTP/1.1 request body may stand still: 30 s. (HTTP/2 bodies are timed by the request filters.)
+    pub body_stall: Duration,
+    /// How long a client may take nothing of what we have for it: 60 s.
+    pub write_stall: Duration,
+    /// How long a connection may idle between two requests, HTTP/1.1 and HTTP/2: 75 s, longer than the 60 s that
+    /// most clients and load balancers keep one.
+    pub idle: Duration,
+    /// Requests on one HTTP/1.1 connection before we answer `Connection: close`: 1,000, as nginx. It spreads
+    /// connections anew over workers and nodes.
+    pub requests_h1: u32,
+    /// Requests on one HTTP/2 connection before GOAWAY: 10,000.
+    pub requests_h2: u32,
+    /// Streams that one HTTP/2 connection may have open: 100 (RFC 9113 section 6.5.2 asks for at least that).
+    pub h2_streams: u32,
+    /// Bytes a client may send on a stream before we take them: 64 KiB.
+    pub h2_stream_window: u32,
+    /// The same for all streams of a connection: 1 MiB, which bounds what one connection can make us hold.
+    pub h2_connection_window: u32,
+    /// Connections of all listeners together; `None`: 80 % of the limit on open files, the rest being for backends.
+    pub connections: Option<usize>,
+    /// Connections of one client address (IPv6: of its /56): 256. A school's NAT with 2,000 pupils stays below it on
+    /// HTTP/2, which takes one connection per browser and domain only while pages load.
+    pub connections_per_address: usize,
+    /// How long, after a stop was asked for, connections that idle are still served before they are closed: 2 s. A
+    /// request that is on its way when we stop then gets its answer instead of a reset.
+    pub lame_duck: Duration,
+    /// Whether connections begin with a PROXY header, and from whom.
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// Whether connections begin with a PROXY protocol header (v1 or v2).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ProxyProtocol {
+    /// They do not; one that does fails as a bad request.
+    #[default]
+    Off,
+    /// From these addresses they must; from all others they must not.
+    From(Vec<IpNet>),
+}
+
+impl Default for TransportLimits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            head_bytes: 32 * 1024,
+            request_line_bytes: 8 * 1024,
+            fields: 100,
+            field_bytes: 16 * 1024,
+            body_stall: Duration::from_secs(30),
+            write_stall: Duration::from_secs(60),
+            idle: Duration::from_secs(75),
+            requests_h1: 1_000,
+            requests_h2: 10_000,
+            h2_streams: 100,
+            h2_stream_window: 64 * 1024,
+            h2_connection_window: 1024 * 1024,
+            connections: None,
+            connections_per_address: 256,
+            lame_duck: Duration::from_secs(2),
+            proxy_protocol: ProxyProtocol::Off,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Downstream connections: from accept to a request that Pingora's HTTP proxy can take, and back.
+//!
+//! Pingora's own listener has no deadline for a whole request head, no cap on connections, holds 100 KB per idle
+//! connection and flushes every HTTP/2 frame by itself, so everything below its HTTP proxy is ours:
+//!
+//! 1. [`edge`]: a thread per core, each with its runtime, its accept loops and its own `HttpProxy`.
+//! 2. [`admission`]: how many connections, in all and per client address.
+//! 3. [`proxy_header`], then [`crate::tls`]: who the client is, and the handshake, under one deadline.
+//! 4. [`io`]: [`EdgeIo`], the stream that Pingora reads and writes.
+//! 5. [`h1`], with [`head`]: the keep-alive loop; nothing but the stream is alive while a connection idles.
+//! 6. [`h2`]: the HTTP/2 driver.
+
+mod admission;
+mod conn_info;
+mod connection;
+pub mod edge;
+mod h1;
+mod h2;
+mod head;
+mod io;
+mod limits;
+mod observer;
+mod proxy_header;
+
+pub use conn_info::{ConnInfo, Protocol, TlsInfo, conn_info};
+pub use edge::{Edge, EdgeError, EdgeHandle, EdgeOptions, MakeApp};
+pub use head::{HeadFault, raw_error};
+pub use io::EdgeIo;
+pub use limits::{ProxyProtocol, TransportLimits};
+pub use observer::{ConnectionRefusal, HandshakeResult, TlsVersion, TransportObserver};

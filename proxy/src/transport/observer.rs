@@ -1,0 +1,117 @@
+//! What the transport tells whoever counts.
+
+/// A TLS version, as a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    V12,
+    /// TLS 1.3.
+    V13,
+    /// The handshake ended before one was chosen.
+    None,
+}
+
+impl TlsVersion {
+    /// Every value, for a metric that wants all its series from the start.
+    pub const ALL: [Self; 3] = [Self::V12, Self::V13, Self::None];
+
+    /// The metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V12 => "1.2",
+            Self::V13 => "1.3",
+            Self::None => "none",
+        }
+    }
+}
+
+/// How a handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HandshakeResult {
+    /// A full handshake.
+    Full,
+    /// Resumed by a ticket.
+    Resumed,
+    /// The client named no server.
+    NoSni,
+    /// We have no certificate for the name.
+    UnknownSni,
+    /// Nothing in common: version, suite, signature or application protocol.
+    Incompatible,
+    /// What came is not TLS, or broke its rules.
+    Malformed,
+    /// Not done before the deadline.
+    Timeout,
+    /// The client went away, or said so by an alert.
+    Aborted,
+}
+
+impl HandshakeResult {
+    /// Every value, for a metric that wants all its series from the start.
+    pub const ALL: [Self; 8] = [
+        Self::Full,
+        Self::Resumed,
+        Self::NoSni,
+        Self::UnknownSni,
+        Self::Incompatible,
+        Self::Malformed,
+        Self::Timeout,
+        Self::Aborted,
+    ];
+
+    /// The metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::NoSni => "no_sni",
+            Self::UnknownSni => "unknown_sni",
+            Self::Incompatible => "incompatible",
+            Self::Malformed => "malformed",
+            Self::Timeout => "timeout",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// Why a connection was closed at once, before a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectionRefusal {
+    /// All listeners together hold as many as they may.
+    Full,
+    /// This client's address holds as many as it may.
+    Address,
+    /// The PROXY header was missing, malformed or late.
+    ProxyHeader,
+}
+
+impl ConnectionRefusal {
+    /// Every value, for a metric that wants all its series from the start.
+    pub const ALL: [Self; 3] = [Self::Full, Self::Address, Self::ProxyHeader];
+
+    /// The metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Address => "address",
+            Self::ProxyHeader => "proxy_header",
+        }
+    }
+}
+
+/// Told what happens to connections. Called on the workers' threads: must not block.
+pub trait TransportObserver: Send + Sync {
+    /// A connection was accepted.
+    fn connection_opened(&self) {}
+    /// A connection that was opened is gone.
+    fn connection_closed(&self) {}
+    /// A connection was closed at once.
+    fn connection_refused(&self, _why: ConnectionRefusal) {}
+    /// A handshake ended.
+    fn handshake(&self, _version: TlsVersion, _result: HandshakeResult) {}
+    /// A request head was answered by the transport itself, before there was a request.
+    fn head_refused(&self, _fault: super::HeadFault) {}
+}
+
+/// Counts nothing.
+impl TransportObserver for () {}
