@@ -3,7 +3,7 @@
 //! A handler returns a [`Problem`]; [`render`], outermost, writes it with the id of the request, in the form the client asked for.
 
 use axum::extract::Request;
-use axum::http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -148,19 +148,20 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
     let Some(problem) = response.extensions().get::<Problem>() else {
         return response;
     };
-    let tenant = response.extensions().get::<Tenant>();
-    let mut written = match tenant {
+    let written = match response.extensions().get::<Tenant>() {
         Some(Tenant(context)) if for_people => pages::problem_page(context, problem, &request_id),
         _ => problem.json(&request_id),
     };
-    if let Some(allow) = response.headers().get(ALLOW) {
-        written.headers_mut().insert(ALLOW, allow.clone());
+    // What was there says more than what is written now, such as `Allow`; only the empty body goes.
+    let (mut head, _) = response.into_parts();
+    let (written_head, body) = written.into_parts();
+    head.headers.remove(CONTENT_LENGTH);
+    head.headers.extend(written_head.headers);
+    head.headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if head.status == StatusCode::SERVICE_UNAVAILABLE {
+        head.headers.insert(RETRY_AFTER, RETRY_AFTER_S.into());
     }
-    written.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if problem.status == StatusCode::SERVICE_UNAVAILABLE {
-        written.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
-    }
-    written
+    Response::from_parts(head, body)
 }
 
 /// The id that the gateway gave the request, or one of ours for a request that did not pass it.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -233,14 +234,19 @@ async fn listen(wanted: &Listen) -> Result<(Bound, Listen), AppError> {
             Ok((Bound::Tcp(listener), Listen::Tcp(bound)))
         }
         Listen::Unix(path) => {
-            // A socket that nobody answers is what a killed instance left behind.
-            if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            if is_dead_socket(path) {
                 fs::remove_file(path).map_err(failed)?;
             }
             let listener = UnixListener::bind(path).map_err(failed)?;
             Ok((Bound::Unix(listener, SocketFile(path.clone())), wanted.clone()))
         }
     }
+}
+
+/// Whether the path is what a killed instance left behind: a socket that nobody answers. Any other file stays.
+fn is_dead_socket(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn prepare_dir(path: &Path) -> Result<(), AppError> {

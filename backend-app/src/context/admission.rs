@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tracing::warn;
+use tracing::{Instrument, error_span, warn};
 
 use super::TenantContext;
 use super::token::TokenError;
@@ -27,7 +28,8 @@ impl<S: Sync> FromRequestParts<S> for Tenant {
     }
 }
 
-/// Lets a request in with its [`Tenant`], or answers why not.
+/// Lets a request in with its [`Tenant`], or answers why not. What comes back is one school's: nothing on the way may keep it unless
+/// the handler said so.
 pub(crate) async fn admit(State(verifier): State<Arc<Verifier>>, mut request: Request, next: Next) -> Response {
     let context = match verifier.verify(request.headers()).await {
         Ok(context) => context,
@@ -42,11 +44,20 @@ pub(crate) async fn admit(State(verifier): State<Arc<Verifier>>, mut request: Re
     {
         return Problem::body_too_large(limit).into_response();
     }
+    let span = error_span!("request", tenant.id = %context.tenant_id(), request.id = request_id(request.headers()));
     let tenant = Tenant(context);
     request.extensions_mut().insert(tenant.clone());
-    let mut response = next.run(request).await;
+    let mut response = next.run(request).instrument(span).await;
     response.extensions_mut().insert(tenant);
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-store"));
+    headers.entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
     response
+}
+
+/// The gateway's id of the request, for the log.
+fn request_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get("x-request-id").and_then(|id| id.to_str().ok())
 }
 
 /// What the client reads: which kind of trouble, nothing of our insides.

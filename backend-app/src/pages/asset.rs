@@ -1,6 +1,6 @@
 //! The files that pages load, embedded.
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
 const CSS: &str = include_str!("../../assets/app.css");
@@ -21,7 +21,6 @@ pub(crate) async fn favicon() -> Response {
 
 /// For a day, and only in the browser.
 fn kept(media_type: &'static str, content: &'static str) -> Response {
-    let headers =
-        [(CONTENT_TYPE, media_type), (CACHE_CONTROL, "private, max-age=86400"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let headers = [(CONTENT_TYPE, media_type), (CACHE_CONTROL, "private, max-age=86400")];
     (headers, content).into_response()
 }

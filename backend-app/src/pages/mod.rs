@@ -9,9 +9,7 @@ pub(crate) mod students;
 pub(crate) mod theme;
 
 use askama::Template;
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tracing::error;
@@ -77,7 +75,7 @@ pub(crate) fn problem_page(tenant: &TenantContext, problem: &Problem, request_id
     render(status, &page).unwrap_or_else(|_| status.into_response())
 }
 
-/// Writes a page. It is for one school's visitor: nothing on the way may keep it.
+/// Writes a page.
 fn render(status: StatusCode, page: &impl Template) -> Result<Response, Problem> {
     let html = page.render().map_err(|error| {
         error!("a page could not be rendered: {error}");
@@ -85,9 +83,7 @@ fn render(status: StatusCode, page: &impl Template) -> Result<Response, Problem>
     })?;
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (CACHE_CONTROL, HeaderValue::from_static("private, no-store")),
         (CONTENT_SECURITY_POLICY, POLICY),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
     ];
     Ok((status, headers, html).into_response())

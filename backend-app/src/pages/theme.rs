@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
 use crate::context::Theme;
@@ -63,11 +63,7 @@ impl Look {
 
 /// The theme as a style sheet: inline styles are forbidden on our pages.
 pub(crate) async fn css(Tenant(tenant): Tenant) -> Response {
-    let headers = [
-        (CONTENT_TYPE, "text/css; charset=utf-8"),
-        (CACHE_CONTROL, "private, max-age=300"),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
+    let headers = [(CONTENT_TYPE, "text/css; charset=utf-8"), (CACHE_CONTROL, "private, max-age=300")];
     (headers, Look::of(tenant.theme()).css()).into_response()
 }
 

@@ -220,6 +220,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_of_an_older_release_is_migrated_and_keeps_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = path(dir.path(), &tenant(1));
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        let mut db = options(&place).create_if_missing(true).connect().await.unwrap();
+        MIGRATIONS.run_direct(Some(1), &mut db, false).await.unwrap();
+        let of_then = "INSERT INTO meta VALUES (1, 'tnt_01JD0000000000000000000001', 0); \
+                       INSERT INTO departments VALUES ('d1', 'Arts')";
+        sqlx::raw_sql(of_then).execute(&mut db).await.unwrap();
+        db.close().await.unwrap();
+
+        prepare(dir.path(), &tenant(1)).await.unwrap();
+        assert!(is_current(&place, &tenant(1)).await.unwrap());
+        let mut db = options(&place).connect().await.unwrap();
+        let kept: Vec<String> = sqlx::query_scalar("SELECT name FROM departments").fetch_all(&mut db).await.unwrap();
+        let students: i64 = sqlx::query_scalar("SELECT count(*) FROM students").fetch_one(&mut db).await.unwrap();
+        assert_eq!((kept, students), (vec!["Arts".to_owned()], 0));
+    }
+
+    #[tokio::test]
     async fn a_file_of_a_newer_release_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = prepare(dir.path(), &tenant(1)).await.unwrap();

@@ -59,6 +59,14 @@ async fn it_serves_on_a_unix_socket_and_takes_over_a_dead_one() {
 }
 
 #[tokio::test]
+async fn a_file_in_the_place_of_the_socket_is_not_removed() {
+    let site = Site::new();
+    let error = failure(Options { listen: Listen::Unix(site.keys_file()), ..site.options() }).await;
+    assert!(matches!(error, AppError::AddressInUse { .. }), "{error}");
+    assert!(site.keys_file().exists());
+}
+
+#[tokio::test]
 async fn what_is_in_flight_is_finished() {
     let site = Site::new();
     let app = site.instance().await;

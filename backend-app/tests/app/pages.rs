@@ -132,6 +132,16 @@ async fn a_browser_gets_trouble_as_a_page() {
 }
 
 #[tokio::test]
+async fn what_is_one_schools_is_kept_by_nobody_on_the_way() {
+    let (_site, app, token) = site_and_app().await;
+    for path in ["/", "/students", "/classes", "/whoami", "/api/students", "/api/classes", "/nothing"] {
+        let answer = app.get(path, &token).await;
+        assert!(answer.header("cache-control").contains("no-store"), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn assets_are_there_and_kept() {
     let (_site, app, token) = site_and_app().await;
     for (path, media_type) in [("/assets/app.css", "text/css; charset=utf-8"), ("/assets/favicon.svg", "image/svg+xml")]
