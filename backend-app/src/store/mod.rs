@@ -1,6 +1,6 @@
 //! The schools' databases: a SQLite file for each, opened through the verified tenant context and no other way.
 //!
-//! [`Schools`] keeps the most recently used open. [`file`] makes, migrates and seeds one when it is first needed, in a way that
+//! [`Schools`] keeps the most recently used open. [`mod@file`] makes, migrates and seeds one when it is first needed, in a way that
 //! no process ever sees a half-made file. [`students`] and [`classes`] are what is read and written.
 
 pub(crate) mod classes;
