@@ -1,1 +1,375 @@
-//! Persistence of the control plane.
+//! Persistence of the control plane: the truth of what the gateway is told to do.
+//!
+//! A [`Store`] keeps objects ([`Aggregate`]: tenants, domains, …), an audit of every commit, published revisions, and a
+//! few records beside them. One [`Transaction`] is one audit line and one change number; nothing is written in any
+//! other way. The life of a transaction:
+//!
+//! 1. [`Store::begin`] waits for its turn: there is one writer at a time, in this process and beside it.
+//! 2. [`Transaction::insert`], [`update`](Transaction::update), [`delete`](Transaction::delete), …
+//! 3. [`Transaction::commit`] checks the whole graph with the change applied to the [`Head`], settles which names need
+//!    a certificate ([`CertificateWant`]), writes the audit line and the changes, and answers when they are on disk.
+//!    Transactions that were waiting meanwhile share one write to the disk.
+//! 4. [`Store::committed`] tells the publisher and the certificate worker to look.
+//!
+//! SQL is in a private module; no type of it is seen outside.
+
+mod aggregate;
+mod audit;
+mod error;
+mod head;
+mod records;
+mod sqlite;
+mod transaction;
+mod wanted;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use schoolgate_config::model::{Plan, Revision, Slug, Tenant, Zone};
+use schoolgate_config::snapshot::Object;
+use schoolgate_config::time::{Clock, SystemClock};
+
+pub use aggregate::{Aggregate, ListQuery, Page, Stored};
+pub use audit::AuditBroken;
+pub use error::StoreError;
+pub use head::Head;
+pub use records::{
+    Actor, AuditEntry, AuditQuery, CertificateWant, Committed, CommittedChanges, NodeRecord, RevisionRecord,
+    StoredAnswer, Token, TokenKind, WantState,
+};
+pub use transaction::Transaction;
+
+/// Whether [`Store::open`] makes a database where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Make one, empty.
+    Create,
+    /// Refuse with [`StoreError::Absent`].
+    Existing,
+}
+
+/// The store. A clone is another handle to the same one.
+#[derive(Clone)]
+pub struct Store {
+    sqlite: Arc<sqlite::Sqlite>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.sqlite.path()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store at `url` (`sqlite:///path/control.db`), brings it to this release's schema and reads all objects.
+    /// Must be called within a tokio runtime that outlives the store.
+    ///
+    /// # Errors
+    /// [`StoreError::Absent`], [`StoreError::Url`], [`StoreError::Newer`], [`StoreError::Corrupt`] and
+    /// [`StoreError::Unavailable`] name the file and how to mend it.
+    pub async fn open(url: &str, mode: OpenMode) -> Result<Self, StoreError> {
+        Self::open_at(url, mode, Arc::new(SystemClock)).await
+    }
+
+    /// [`Self::open`] with a clock of the caller's.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn open_at(url: &str, mode: OpenMode, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        Ok(Self { sqlite: Arc::new(sqlite::Sqlite::open(url, mode, clock).await?) })
+    }
+
+    /// Gives a store without any commit what every installation begins with: the catalogue of plans and these zones.
+    /// Does nothing to a store that has been written to. Says whether it did something.
+    ///
+    /// # Errors
+    /// [`StoreError::Violations`] when the zones do not hold together; otherwise as [`Self::begin`].
+    pub async fn seed(&self, zones: Vec<Zone>) -> Result<bool, StoreError> {
+        let mut transaction = self.begin(Actor::system("first-start")).await?;
+        if transaction.number() > 1 {
+            transaction.rollback().await;
+            return Ok(false);
+        }
+        for plan in Plan::catalogue() {
+            transaction.insert(plan).await?;
+        }
+        for zone in zones {
+            transaction.insert(zone).await?;
+        }
+        transaction.commit("store.seed", "store", serde_json::Value::Null).await?;
+        Ok(true)
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        self.sqlite.path()
+    }
+
+    /// Begins a transaction, when those before it are done. Hold it for reads and writes of this store only: nothing
+    /// else is written meanwhile. Dropping it undoes it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the database is held by another process for more than five seconds.
+    pub async fn begin(&self, actor: Actor) -> Result<Transaction, StoreError> {
+        Transaction::begin(self.sqlite.clone(), actor).await
+    }
+
+    /// Everything that is committed, as this process last saw it: objects compiled to a table, without waiting.
+    pub fn head(&self) -> Arc<Head> {
+        self.sqlite.head()
+    }
+
+    /// Brings [`Self::head`] up to what other processes have committed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn refresh(&self) -> Result<Arc<Head>, StoreError> {
+        self.sqlite.refresh().await
+    }
+
+    /// The number of the last change committed by this process; a receiver is told of the next.
+    pub fn committed(&self) -> watch::Receiver<u64> {
+        self.sqlite.committed()
+    }
+
+    /// One object.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn get<A: Aggregate>(&self, key: &A::Key) -> Result<Option<Stored<A>>, StoreError> {
+        self.sqlite.get(key).await
+    }
+
+    /// A tenant by its slug.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn tenant_by_slug(&self, slug: &Slug) -> Result<Option<Stored<Tenant>>, StoreError> {
+        self.sqlite.tenant_by(sqlite::TenantField::Slug, slug.as_str()).await
+    }
+
+    /// A tenant by the operator's own reference.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn tenant_by_external_id(&self, external_id: &str) -> Result<Option<Stored<Tenant>>, StoreError> {
+        self.sqlite.tenant_by(sqlite::TenantField::ExternalId, external_id).await
+    }
+
+    /// A part of the objects of a kind, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StoreError::Filter`] for a filter that the kind does not have; [`StoreError::Unavailable`],
+    /// [`StoreError::Corrupt`].
+    pub async fn list<A: Aggregate>(&self, query: &ListQuery) -> Result<Page<Stored<A>>, StoreError> {
+        self.sqlite.list(query).await
+    }
+
+    /// How many objects of a kind a query would list in all.
+    ///
+    /// # Errors
+    /// The same as [`Self::list`].
+    pub async fn count<A: Aggregate>(&self, query: &ListQuery) -> Result<u64, StoreError> {
+        self.sqlite.count::<A>(query).await
+    }
+
+    /// All objects and the number of the last change in them, read in one go.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn everything(&self) -> Result<(u64, Vec<Object>), StoreError> {
+        self.sqlite.everything().await
+    }
+
+    /// Names that need attention at `now_ms`: waiting, due for another attempt, or due for renewal; the longest due first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn certificates_due(&self, now_ms: i64, limit: u32) -> Result<Vec<CertificateWant>, StoreError> {
+        self.sqlite.certificates_due(now_ms, limit).await
+    }
+
+    /// When the next name needs attention, milliseconds since 1970.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn next_certificate_due(&self) -> Result<Option<i64>, StoreError> {
+        self.sqlite.next_certificate_due().await
+    }
+
+    /// Where the certificate for a name (exact, or `*.zone`) stands; `None` when none is wanted.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn certificate_want(&self, name: &str) -> Result<Option<CertificateWant>, StoreError> {
+        self.sqlite.certificate_want(name).await
+    }
+
+    /// Names that need a certificate, in alphabetical order, those after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn certificate_wants(&self, after: Option<&str>, limit: u32) -> Result<Vec<CertificateWant>, StoreError> {
+        self.sqlite.certificate_wants(after, limit).await
+    }
+
+    /// How many names are in each state.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn certificate_counts(&self) -> Result<Vec<(WantState, u64)>, StoreError> {
+        self.sqlite.certificate_counts().await
+    }
+
+    /// Lines of the audit, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        self.sqlite.audit(query).await
+    }
+
+    /// Whether every line of the audit has the hash that follows from its content and the line before, and none is
+    /// missing. The inner result says how many lines there are, or where it breaks.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn verify_audit(&self) -> Result<Result<u64, AuditBroken>, StoreError> {
+        self.sqlite.verify_audit().await
+    }
+
+    /// What the commits after `after` did to objects, at most `limit` of them, oldest first. Commits that touched none
+    /// are left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn changes_after(&self, after: u64, limit: u32) -> Result<Vec<CommittedChanges>, StoreError> {
+        self.sqlite.changes_between(after, u64::MAX >> 1, limit).await
+    }
+
+    /// What the commits of a revision did to objects, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn changes_of(&self, revision: &RevisionRecord) -> Result<Vec<CommittedChanges>, StoreError> {
+        let (from, to) = (revision.change_from.saturating_sub(1), revision.change_to);
+        self.sqlite.changes_between(from, to, u32::MAX).await
+    }
+
+    /// The last published revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn last_revision(&self) -> Result<Option<RevisionRecord>, StoreError> {
+        Ok(self.revisions(None, 1).await?.into_iter().next())
+    }
+
+    /// Published revisions, newest first, those before `before`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn revisions(&self, before: Option<Revision>, limit: u32) -> Result<Vec<RevisionRecord>, StoreError> {
+        self.sqlite.revisions(before, limit).await
+    }
+
+    /// One published revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn revision(&self, revision: Revision) -> Result<Option<RevisionRecord>, StoreError> {
+        let found = self.revisions(Some(revision.next()), 1).await?;
+        Ok(found.into_iter().next().filter(|r| r.revision == revision))
+    }
+
+    /// The encoded deltas of the revisions after `after`, oldest first, at most `limit`. A revision whose delta is no
+    /// longer kept is left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn deltas_after(
+        &self,
+        after: Revision,
+        limit: u32,
+    ) -> Result<Vec<(RevisionRecord, Vec<u8>)>, StoreError> {
+        self.sqlite.deltas_after(after, limit).await
+    }
+
+    /// Records a published revision and forgets the deltas of those that are `kept` or more before it.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when another process has published this number.
+    pub async fn record_revision(&self, record: &RevisionRecord, delta: &[u8], kept: u64) -> Result<(), StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("publisher")).await?;
+        transaction.record_revision(record, delta, kept).await?;
+        transaction.finish().await
+    }
+
+    /// A token by the part of it that is no secret.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn token(&self, id: &str) -> Result<Option<Token>, StoreError> {
+        self.sqlite.token(id).await
+    }
+
+    /// All tokens, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        self.sqlite.tokens().await
+    }
+
+    /// All proxies that were ever heard of and not forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        self.sqlite.nodes().await
+    }
+
+    /// Keeps what proxies last said.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn save_nodes(&self, nodes: &[NodeRecord]) -> Result<(), StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("feed")).await?;
+        for node in nodes {
+            transaction.save_node(node).await?;
+        }
+        transaction.finish().await
+    }
+
+    /// The answer given to a request with this Idempotency-Key.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn answer(&self, actor: &str, key: &str) -> Result<Option<StoredAnswer>, StoreError> {
+        self.sqlite.answer(actor, key).await
+    }
+
+    /// Forgets answers given before `before_ms`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn forget_answers(&self, before_ms: i64) -> Result<(), StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("sweep")).await?;
+        transaction.forget_answers(before_ms).await?;
+        transaction.finish().await
+    }
+
+    /// A fact about this installation; see [`Transaction::set_note`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.sqlite.note(key).await
+    }
+
+    /// Waits for what is being written and closes the files. Later calls fail with [`StoreError::Unavailable`].
+    pub async fn close(&self) {
+        self.sqlite.close().await;
+    }
+}

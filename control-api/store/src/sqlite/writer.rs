@@ -1,0 +1,429 @@
+//! Whose turn it is to write, and one flush to the disk for all who waited.
+//!
+//! The connection that writes is behind a fair lock. A transaction takes the lock, works in a savepoint, and leaves the database's own transaction open for the next; the first of a group asks for a flush. The
+//! flush queues for the lock like everyone, so it comes after those who were waiting already: it commits them all,
+//! then they are told. Alone, a transaction is flushed at once.
+//!
+//! A transaction that is dropped midway leaves its savepoint behind, and the next turn undoes it. A failure of the
+//! database itself undoes the whole group, and each of its members is told.
+
+use std::sync::Arc;
+
+use sqlx::Connection;
+use sqlx::FromRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use tokio::sync::{OwnedMutexGuard, oneshot};
+
+use schoolgate_config::model::{Fingerprint, Tenant};
+use schoolgate_config::snapshot::{Change, Object, ObjectKey};
+
+use super::{Sqlite, TenantField, audit, certificates, fault, objects, records, revisions, signed};
+use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
+use crate::audit::FIRST;
+use crate::error::StoreError;
+use crate::head::Head;
+use crate::records::{AuditEntry, CertificateWant, NodeRecord, RevisionRecord, StoredAnswer, Token};
+
+/// The one connection that writes, and how far the group at work is.
+pub(super) struct Writer {
+    /// `None` after the store was closed.
+    connection: Option<SqliteConnection>,
+    phase: Phase,
+    /// Everything committed, and what the group at work has added.
+    head: Arc<Head>,
+    /// The hash of the last line of audit in `head`.
+    hash: [u8; 32],
+    savepoint: Savepoint,
+    /// The database failed in this group: nothing of it can be kept.
+    failed: Option<String>,
+    /// Who waits for the flush.
+    group: Vec<oneshot::Sender<Result<(), String>>>,
+    flush_asked: bool,
+}
+
+/// What is to be done about the savepoint of the turn before. Set before the statement is sent: a statement that was
+/// sent is executed, even if the one who sent it is gone before the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Savepoint {
+    /// There is none.
+    None,
+    /// To be undone: its transaction is at work, or was dropped.
+    Open,
+    /// To be kept.
+    Done,
+}
+
+/// How far the database's own transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// None is open.
+    Closed,
+    /// Open; what other processes committed is not read yet.
+    Begun,
+    /// Open and up to date.
+    Ready,
+}
+
+impl Writer {
+    pub(super) fn new(connection: SqliteConnection, head: Arc<Head>) -> Self {
+        Self {
+            connection: Some(connection),
+            phase: Phase::Closed,
+            head,
+            hash: FIRST,
+            savepoint: Savepoint::None,
+            failed: None,
+            group: Vec::new(),
+            flush_asked: false,
+        }
+    }
+
+    fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)
+    }
+
+    /// Leaves the connection in a fresh savepoint of an open transaction that has seen everything committed.
+    async fn make_ready(&mut self, durable: Arc<Head>) -> Result<(), sqlx::Error> {
+        if self.failed.is_some() {
+            self.undo_group().await;
+        }
+        self.settle_savepoint().await?;
+        if self.phase == Phase::Closed {
+            self.head = durable;
+            self.phase = Phase::Begun;
+            if let Err(e) = sqlx::query("BEGIN IMMEDIATE").execute(self.connection()?).await {
+                self.phase = Phase::Closed;
+                return Err(e);
+            }
+        }
+        if self.phase == Phase::Begun {
+            self.catch_up().await?;
+            self.phase = Phase::Ready;
+        }
+        self.savepoint = Savepoint::Open;
+        sqlx::query("SAVEPOINT turn").execute(self.connection()?).await?;
+        Ok(())
+    }
+
+    /// Keeps or undoes what the turn before did.
+    async fn settle_savepoint(&mut self) -> Result<(), sqlx::Error> {
+        if self.savepoint == Savepoint::Open {
+            sqlx::query("ROLLBACK TO turn").execute(self.connection()?).await?;
+        }
+        if self.savepoint != Savepoint::None {
+            self.savepoint = Savepoint::None;
+            sqlx::query("RELEASE turn").execute(self.connection()?).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads what other processes committed, and where the audit is.
+    async fn catch_up(&mut self) -> Result<(), sqlx::Error> {
+        let last: Option<SqliteRow> = sqlx::query("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")
+            .fetch_optional(self.connection()?)
+            .await?;
+        let (number, hash) = match &last {
+            Some(row) => {
+                let (number, hash) = <(i64, Vec<u8>)>::from_row(row)?;
+                let hash = hash.try_into().map_err(|_| super::undecodable("the audit", "a hash has 32 bytes"))?;
+                (number.cast_unsigned(), hash)
+            }
+            None => (0, FIRST),
+        };
+        let known = self.head.change;
+        if number < known {
+            let why = format!("it ends at change {number}, this process has seen {known}; restart it");
+            return Err(super::undecodable("the database was replaced while in use", why));
+        }
+        if number > known {
+            let connection = self.connection()?;
+            let missed = audit::changes_between(connection, known, number, u32::MAX).await?;
+            let changes: Vec<Change> = missed.into_iter().flat_map(|commit| commit.changes).collect();
+            let head = self.head.with(number, &changes);
+            self.head = Arc::new(head.map_err(|v| super::undecodable("another process's change", v))?);
+        }
+        self.hash = hash;
+        Ok(())
+    }
+
+    /// Commits the database's own transaction.
+    async fn finish_group(&mut self) -> Result<(), sqlx::Error> {
+        self.settle_savepoint().await?;
+        sqlx::query("COMMIT").execute(self.connection()?).await?;
+        self.phase = Phase::Closed;
+        Ok(())
+    }
+
+    /// Undoes all that is not committed, and tells those who wait.
+    async fn undo_group(&mut self) {
+        let why = self.failed.take().unwrap_or_else(|| "undone".to_owned());
+        if self.phase != Phase::Closed
+            && let Some(connection) = self.connection.as_mut()
+            && let Err(e) = sqlx::query("ROLLBACK").execute(connection).await
+        {
+            // SQLite undoes a transaction by itself after some failures, such as a full disk.
+            tracing::debug!("nothing left to undo: {e}");
+        }
+        self.phase = Phase::Closed;
+        self.savepoint = Savepoint::None;
+        for waiting in self.group.drain(..) {
+            // One who no longer waits needs no answer.
+            let _ = waiting.send(Err(why.clone()));
+        }
+    }
+}
+
+/// Commits the group at work, or undoes it.
+async fn flush(sqlite: &Sqlite, writer: &mut Writer) {
+    writer.flush_asked = false;
+    if writer.phase == Phase::Closed {
+        return;
+    }
+    if writer.failed.is_none()
+        && let Err(e) = writer.finish_group().await
+    {
+        writer.failed = Some(e.to_string());
+    }
+    if writer.failed.is_some() {
+        writer.undo_group().await;
+        return;
+    }
+    if writer.head.change > sqlite.head.load().change {
+        sqlite.head.store(writer.head.clone());
+        sqlite.committed.send_replace(writer.head.change);
+    }
+    for waiting in writer.group.drain(..) {
+        // One who no longer waits needs no answer: what it asked for is on disk all the same.
+        let _ = waiting.send(Ok(()));
+    }
+}
+
+/// Closes the connection after what is at work.
+pub(super) async fn close(sqlite: &Sqlite) {
+    let mut writer = sqlite.writer.lock().await;
+    flush(sqlite, &mut writer).await;
+    if let Some(connection) = writer.connection.take()
+        && let Err(e) = connection.close().await
+    {
+        tracing::warn!("the database was not closed cleanly: {e}");
+    }
+}
+
+/// A turn at the connection that writes. Dropping it undoes what it did.
+pub(crate) struct Turn {
+    sqlite: Arc<Sqlite>,
+    /// `None` once the turn is over.
+    writer: Option<OwnedMutexGuard<Writer>>,
+}
+
+impl Turn {
+    /// Waits for a turn.
+    pub(crate) async fn take(sqlite: Arc<Sqlite>) -> Result<Self, StoreError> {
+        let writer = sqlite.writer.clone().lock_owned().await;
+        let mut turn = Self { sqlite, writer: Some(writer) };
+        let durable = turn.sqlite.head();
+        if let Err(e) = turn.writer().make_ready(durable).await {
+            return Err(turn.failure(e));
+        }
+        Ok(turn)
+    }
+
+    fn writer(&mut self) -> &mut Writer {
+        self.writer.as_mut().expect("only `end` and `drop` take it, and both end the turn")
+    }
+
+    /// Everything before this turn, on disk or about to be.
+    pub(crate) fn head(&self) -> &Arc<Head> {
+        &self.writer.as_ref().expect("only `end` and `drop` take it, and both end the turn").head
+    }
+
+    /// The hash of the last line of audit.
+    pub(crate) fn audit_hash(&mut self) -> [u8; 32] {
+        self.writer().hash
+    }
+
+    /// The connection, if the group at work can still be kept.
+    fn connection(&mut self) -> Result<&mut SqliteConnection, StoreError> {
+        if let Some(why) = &self.writer().failed {
+            let detail = why.clone();
+            return Err(StoreError::Unavailable { path: self.sqlite.path.clone(), detail });
+        }
+        let path = self.sqlite.path.clone();
+        self.writer().connection().map_err(|e| fault(&path, e))
+    }
+
+    /// Says what an error means; one of the database itself costs the whole group.
+    fn failure(&mut self, error: sqlx::Error) -> StoreError {
+        let writer = self.writer();
+        if writer.phase != Phase::Closed {
+            writer.failed.get_or_insert_with(|| error.to_string());
+        }
+        fault(&self.sqlite.path, error)
+    }
+
+    /// Keeps what the turn did, with the head and the hash after it if it was a change; answers when it is on disk.
+    pub(crate) async fn commit(mut self, advance: Option<(Arc<Head>, [u8; 32])>) -> Result<(), StoreError> {
+        self.connection()?;
+        let (tell, told) = oneshot::channel();
+        let writer = self.writer();
+        // No await from here to the end of the turn: it is kept as a whole.
+        writer.savepoint = Savepoint::Done;
+        writer.group.push(tell);
+        if let Some((head, hash)) = advance {
+            (writer.head, writer.hash) = (head, hash);
+        }
+        self.end();
+        let why = match told.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(why)) => why,
+            Err(_) => "the store is shutting down".to_owned(),
+        };
+        Err(StoreError::Unavailable { path: self.sqlite.path.clone(), detail: why })
+    }
+
+    /// Undoes what the turn did.
+    pub(crate) async fn rollback(mut self) {
+        if let Err(e) = self.writer().settle_savepoint().await {
+            self.failure(e);
+        }
+        self.end();
+    }
+
+    /// Gives the turn to the next, and sees to it that the group is flushed.
+    fn end(&mut self) {
+        let Some(mut writer) = self.writer.take() else { return };
+        if writer.phase != Phase::Closed && !writer.flush_asked {
+            writer.flush_asked = true;
+            let sqlite = self.sqlite.clone();
+            self.sqlite.runtime.spawn(async move {
+                let mut writer = sqlite.writer.lock().await;
+                flush(&sqlite, &mut writer).await;
+            });
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Reads and writes of a turn that can only fail with the database.
+macro_rules! turns {
+    ($(async fn $name:ident $(<$a:ident>)? (&mut self $(, $arg:ident: $type:ty)*) -> $out:ty = $module:ident;)*) => {
+        impl Turn {$(
+            pub(crate) async fn $name$(<$a: Aggregate>)?(&mut self $(, $arg: $type)*) -> Result<$out, StoreError> {
+                let done = $module::$name$(::<$a>)?(self.connection()? $(, $arg)*).await;
+                done.map_err(|e| self.failure(e))
+            }
+        )*}
+    };
+}
+
+turns! {
+    async fn get<A>(&mut self, key: &A::Key) -> Option<Stored<A>> = objects;
+    async fn tenant_by(&mut self, field: TenantField, value: &str) -> Option<Stored<Tenant>> = objects;
+    async fn insert_changes(&mut self, number: u64, changes: &[Change]) -> () = audit;
+    async fn insert_audit(&mut self, entry: &AuditEntry, summary: &str) -> () = audit;
+    async fn add_want(&mut self, name: &str, now_ms: i64) -> () = certificates;
+    async fn drop_want(&mut self, name: &str) -> Option<Fingerprint> = certificates;
+    async fn is_fingerprint_wanted(&mut self, fingerprint: &Fingerprint) -> bool = certificates;
+    async fn want_issued(&mut self, want: &CertificateWant, fingerprint: &Fingerprint, renew_at_ms: i64) -> bool = certificates;
+    async fn want_failed(&mut self, want: &CertificateWant, error: &str, next_attempt_ms: i64) -> bool = certificates;
+    async fn want_now(&mut self, name: &str, now_ms: i64) -> bool = certificates;
+    async fn delete_token(&mut self, id: &str) -> bool = records;
+    async fn set_note(&mut self, key: &str, value: &str) -> () = records;
+    async fn save_node(&mut self, node: &NodeRecord) -> () = records;
+    async fn forget_answers(&mut self, before_ms: i64) -> () = records;
+}
+
+impl Turn {
+    pub(crate) async fn list<A: Aggregate>(&mut self, query: &ListQuery) -> Result<Page<Stored<A>>, StoreError> {
+        objects::check_filters(A::KIND, query)?;
+        let done = objects::list(self.connection()?, query).await;
+        done.map_err(|e| self.failure(e))
+    }
+
+    pub(crate) async fn count<A: Aggregate>(&mut self, query: &ListQuery) -> Result<u64, StoreError> {
+        objects::check_filters(A::KIND, query)?;
+        let done = objects::count::<A>(self.connection()?, query).await;
+        done.map_err(|e| self.failure(e))
+    }
+
+    pub(crate) async fn insert(&mut self, object: &Object, version: u64, now_ms: i64) -> Result<(), StoreError> {
+        let done = objects::insert(self.connection()?, object, version, now_ms).await;
+        done.map_err(|e| objects::taken(object, &e).unwrap_or_else(|| self.failure(e)))
+    }
+
+    /// Gives the time the object was made.
+    pub(crate) async fn update(
+        &mut self,
+        object: &Object,
+        expected: Option<u64>,
+        version: u64,
+        now_ms: i64,
+    ) -> Result<i64, StoreError> {
+        let done = objects::update(self.connection()?, object, expected, version, now_ms).await;
+        match done {
+            Ok(Some(created_at_ms)) => Ok(created_at_ms),
+            Ok(None) => Err(self.why_untouched(object.key(), expected).await),
+            Err(e) => Err(objects::taken(object, &e).unwrap_or_else(|| self.failure(e))),
+        }
+    }
+
+    pub(crate) async fn delete(&mut self, key: &ObjectKey, expected: Option<u64>) -> Result<(), StoreError> {
+        let done = objects::delete(self.connection()?, key, expected).await;
+        match done {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.why_untouched(key.clone(), expected).await),
+            Err(e) => Err(self.failure(e)),
+        }
+    }
+
+    /// Why an object was not touched: it is not there, or at another version.
+    async fn why_untouched(&mut self, object: ObjectKey, expected: Option<u64>) -> StoreError {
+        let found = match self.connection() {
+            Ok(connection) => objects::version(connection, &object).await,
+            Err(e) => return e,
+        };
+        match (found, expected) {
+            (Ok(Some(found)), Some(expected)) => StoreError::Stale { object, expected, found },
+            (Ok(_), _) => StoreError::NotFound { object },
+            (Err(e), _) => self.failure(e),
+        }
+    }
+
+    pub(crate) async fn insert_token(&mut self, token: &Token) -> Result<(), StoreError> {
+        let done = records::insert_token(self.connection()?, token).await;
+        self.unless_exists(done, || format!("the token {}", token.id))
+    }
+
+    pub(crate) async fn insert_answer(&mut self, answer: &StoredAnswer) -> Result<(), StoreError> {
+        let done = records::insert_answer(self.connection()?, answer).await;
+        self.unless_exists(done, || format!("an answer under the Idempotency-Key `{}`", answer.key))
+    }
+
+    pub(crate) async fn insert_revision(
+        &mut self,
+        record: &RevisionRecord,
+        delta: &[u8],
+        kept: u64,
+    ) -> Result<(), StoreError> {
+        let done = revisions::insert_revision(self.connection()?, record, delta).await;
+        self.unless_exists(done, || format!("the revision {}", record.revision))?;
+        let done = revisions::forget_deltas(self.connection()?, signed(record.revision.0.saturating_sub(kept))).await;
+        done.map_err(|e| self.failure(e))
+    }
+
+    fn unless_exists<T>(
+        &mut self,
+        done: Result<T, sqlx::Error>,
+        what: impl FnOnce() -> String,
+    ) -> Result<T, StoreError> {
+        done.map_err(|e| match &e {
+            sqlx::Error::Database(d) if d.is_unique_violation() => StoreError::Exists { what: what() },
+            _ => self.failure(e),
+        })
+    }
+}

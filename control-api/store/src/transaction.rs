@@ -1,0 +1,310 @@
+//! One transaction: what an operator's request writes, all of it or nothing.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use schoolgate_config::model::{Certificate, Fingerprint, Slug, Tenant};
+use schoolgate_config::snapshot::{Change, Object};
+use schoolgate_config::table::RoutingTable;
+use schoolgate_config::time::rfc3339;
+
+use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
+use crate::audit;
+use crate::error::StoreError;
+use crate::head::Head;
+use crate::records::{Actor, AuditEntry, CertificateWant, Committed, NodeRecord, RevisionRecord, StoredAnswer, Token};
+use crate::sqlite::{Sqlite, TenantField, Turn};
+use crate::wanted::wanted_names;
+
+/// What an operator's request writes, all of it or nothing. Dropping it undoes it.
+pub struct Transaction {
+    turn: Turn,
+    actor: Actor,
+    now_ms: i64,
+    changes: Vec<Change>,
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction").field("actor", &self.actor).field("changes", &self.changes.len()).finish()
+    }
+}
+
+impl Transaction {
+    pub(crate) async fn begin(sqlite: Arc<Sqlite>, actor: Actor) -> Result<Self, StoreError> {
+        let now_ms = sqlite.now_ms();
+        Ok(Self { turn: Turn::take(sqlite).await?, actor, now_ms, changes: Vec::new() })
+    }
+
+    /// The number the change will have when it commits: the version of all it writes.
+    pub fn number(&self) -> u64 {
+        self.turn.head().change + 1
+    }
+
+    /// The time of all it writes, milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// Everything committed before this transaction. What it has written itself is not in here.
+    pub fn table(&self) -> &RoutingTable {
+        &self.turn.head().table
+    }
+
+    /// What it has done to objects so far.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// One object, as this transaction left it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn get<A: Aggregate>(&mut self, key: &A::Key) -> Result<Option<Stored<A>>, StoreError> {
+        self.turn.get(key).await
+    }
+
+    /// A tenant by its slug, as this transaction left it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn tenant_by_slug(&mut self, slug: &Slug) -> Result<Option<Stored<Tenant>>, StoreError> {
+        self.turn.tenant_by(TenantField::Slug, slug.as_str()).await
+    }
+
+    /// A part of the objects of a kind, as this transaction left them.
+    ///
+    /// # Errors
+    /// [`StoreError::Filter`], [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn list<A: Aggregate>(&mut self, query: &ListQuery) -> Result<Page<Stored<A>>, StoreError> {
+        self.turn.list(query).await
+    }
+
+    /// How many objects of a kind a query would list, as this transaction left them.
+    ///
+    /// # Errors
+    /// [`StoreError::Filter`], [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn count<A: Aggregate>(&mut self, query: &ListQuery) -> Result<u64, StoreError> {
+        self.turn.count::<A>(query).await
+    }
+
+    /// Makes an object.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] names the field whose value another object has.
+    pub async fn insert<A: Aggregate>(&mut self, value: A) -> Result<Stored<A>, StoreError> {
+        let (version, now) = (self.number(), self.now_ms);
+        let object: Object = value.clone().into();
+        self.turn.insert(&object, version, now).await?;
+        self.changes.push(Change::Put(object));
+        Ok(Stored { value, version, created_at_ms: now, updated_at_ms: now })
+    }
+
+    /// Replaces an object; if `expected` is given, only when it is at that version.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Stale`], [`StoreError::Taken`].
+    pub async fn update<A: Aggregate>(&mut self, value: A, expected: Option<u64>) -> Result<Stored<A>, StoreError> {
+        let (version, now) = (self.number(), self.now_ms);
+        let object: Object = value.clone().into();
+        let created_at_ms = self.turn.update(&object, expected, version, now).await?;
+        self.changes.push(Change::Put(object));
+        Ok(Stored { value, version, created_at_ms, updated_at_ms: now })
+    }
+
+    /// Removes an object; if `expected` is given, only when it is at that version.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Stale`].
+    pub async fn delete<A: Aggregate>(&mut self, key: &A::Key, expected: Option<u64>) -> Result<(), StoreError> {
+        let key = A::object_key(key);
+        self.turn.delete(&key, expected).await?;
+        self.changes.push(Change::Remove(key));
+        Ok(())
+    }
+
+    /// Whether the state after a commit would hold together: what [`Self::commit`] checks, for a dry run.
+    ///
+    /// # Errors
+    /// [`StoreError::Violations`] with all of them.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.turn.head().with(self.number(), &self.changes)?;
+        Ok(())
+    }
+
+    /// Keeps a certificate that was issued for a wanted name, in place of the one before. `renew_at_ms` is when the
+    /// worker looks again. Says `false`, and writes nothing, when the want went or another worker was first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn certificate_issued(
+        &mut self,
+        want: &CertificateWant,
+        certificate: Certificate,
+        renew_at_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let fingerprint = certificate.about.fingerprint;
+        if !self.turn.want_issued(want, &fingerprint, renew_at_ms).await? {
+            return Ok(false);
+        }
+        if self.turn.get::<Certificate>(&fingerprint).await?.is_none() {
+            self.insert(certificate).await?;
+        }
+        if let Some(old) = want.fingerprint.filter(|old| *old != fingerprint) {
+            self.drop_certificate(&old).await?;
+        }
+        Ok(true)
+    }
+
+    /// Notes that an attempt for a wanted name failed, and when to try again. Says `false` when the want went or
+    /// another worker was first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn certificate_failed(
+        &mut self,
+        want: &CertificateWant,
+        error: &str,
+        next_attempt_ms: i64,
+    ) -> Result<bool, StoreError> {
+        self.turn.want_failed(want, error, next_attempt_ms).await
+    }
+
+    /// Asks for another attempt for a wanted name, now. Says whether the name is wanted.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn retry_certificate(&mut self, name: &str) -> Result<bool, StoreError> {
+        self.turn.want_now(name, self.now_ms).await
+    }
+
+    /// Makes a token.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when its id is taken.
+    pub async fn insert_token(&mut self, token: &Token) -> Result<(), StoreError> {
+        self.turn.insert_token(token).await
+    }
+
+    /// Removes a token. Says whether there was one.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn delete_token(&mut self, id: &str) -> Result<bool, StoreError> {
+        self.turn.delete_token(id).await
+    }
+
+    /// Keeps the answer to the request that this transaction serves, under its Idempotency-Key.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when there is one already: drop this transaction and give [`crate::Store::answer`].
+    pub async fn remember_answer(&mut self, answer: &StoredAnswer) -> Result<(), StoreError> {
+        self.turn.insert_answer(answer).await
+    }
+
+    /// Keeps a fact about this installation, such as that its demo schools were made once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn set_note(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
+        self.turn.set_note(key, value).await
+    }
+
+    /// Commits, with one line of audit: `action` such as `tenant.suspend`, `object` such as `tenant tnt_…`. Answers when
+    /// it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Violations`] when the state after it would not hold together.
+    pub async fn commit(mut self, action: &str, object: &str, summary: Value) -> Result<Committed, StoreError> {
+        let number = self.number();
+        let head = self.settle(number).await?;
+        if !self.changes.is_empty() {
+            self.turn.insert_changes(number, &self.changes).await?;
+        }
+        let previous = self.turn.audit_hash();
+        let summary_text = summary.to_string();
+        let mut entry = AuditEntry {
+            number,
+            at_ms: self.now_ms,
+            actor: self.actor.name,
+            via: self.actor.via,
+            request_id: self.actor.request_id,
+            client_ip: self.actor.client_ip.map(|ip| ip.to_string()),
+            action: action.to_owned(),
+            object: object.to_owned(),
+            summary,
+            previous_hash: hex::encode(previous),
+            hash: String::new(),
+        };
+        let hash = audit::hash(&previous, &entry, &summary_text);
+        entry.hash = hex::encode(hash);
+        self.turn.insert_audit(&entry, &summary_text).await?;
+        self.turn.commit(Some((Arc::new(head), hash))).await?;
+        tracing::debug!(
+            change = number,
+            at = rfc3339(self.now_ms),
+            "change {number}: {} {} {}",
+            entry.actor,
+            entry.action,
+            entry.object
+        );
+        Ok(Committed { change: number, at_ms: self.now_ms })
+    }
+
+    /// Undoes everything.
+    pub async fn rollback(self) {
+        self.turn.rollback().await;
+    }
+
+    /// Checks the whole graph and brings the wanted certificates in step with it. Gives the head after the commit.
+    async fn settle(&mut self, number: u64) -> Result<Head, StoreError> {
+        let before = self.turn.head().clone();
+        let after = before.with(number, &self.changes)?;
+        let wanted = wanted_names(&before.table, &after.table, &self.changes);
+        let own = self.changes.len();
+        for name in &wanted.dropped {
+            if let Some(fingerprint) = self.turn.drop_want(name).await? {
+                self.drop_certificate(&fingerprint).await?;
+            }
+        }
+        for name in &wanted.added {
+            self.turn.add_want(name, self.now_ms).await?;
+        }
+        if own == self.changes.len() { Ok(after) } else { Ok(after.with(number, &self.changes[own..])?) }
+    }
+
+    /// Removes a certificate that a want had, unless another want has it too or someone uploaded it.
+    async fn drop_certificate(&mut self, fingerprint: &Fingerprint) -> Result<(), StoreError> {
+        let Some(stored) = self.turn.get::<Certificate>(fingerprint).await? else { return Ok(()) };
+        if stored.value.about.issuer == UPLOADED || self.turn.is_fingerprint_wanted(fingerprint).await? {
+            return Ok(());
+        }
+        self.delete::<Certificate>(fingerprint, None).await
+    }
+
+    pub(crate) async fn record_revision(
+        &mut self,
+        record: &RevisionRecord,
+        delta: &[u8],
+        kept: u64,
+    ) -> Result<(), StoreError> {
+        self.turn.insert_revision(record, delta, kept).await
+    }
+
+    pub(crate) async fn save_node(&mut self, node: &NodeRecord) -> Result<(), StoreError> {
+        self.turn.save_node(node).await
+    }
+
+    pub(crate) async fn forget_answers(&mut self, before_ms: i64) -> Result<(), StoreError> {
+        self.turn.forget_answers(before_ms).await
+    }
+
+    /// Commits what is no change of an operator's: no number, no audit.
+    pub(crate) async fn finish(self) -> Result<(), StoreError> {
+        self.turn.commit(None).await
+    }
+}
+
+/// The issuer of a certificate that an operator brought; it is not ours to remove.
+const UPLOADED: &str = "uploaded";
