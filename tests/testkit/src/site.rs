@@ -336,6 +336,18 @@ impl Site {
             keep(control, "--control", self.addresses.control);
             self.addresses.control = control.start().await?.control;
         }
+        self.try_start_proxy().await
+    }
+
+    /// Starts the proxy of a split site, whether its control plane runs or not.
+    ///
+    /// # Panics
+    /// When it does not become ready; shows why.
+    pub async fn start_proxy(&mut self) {
+        self.try_start_proxy().await.unwrap_or_else(|e| panic!("schoolgate proxy {e}"));
+    }
+
+    async fn try_start_proxy(&mut self) -> Result<(), StartError> {
         if !self.proxy.is_running() {
             let Addresses { http, https, status, control } = self.addresses;
             keep(&mut self.proxy, "--http", http);
