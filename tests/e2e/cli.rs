@@ -31,7 +31,10 @@ async fn a_school_lives_from_create_to_delete() {
     let origin = Origin::start().await;
     let site = gateway().up().await;
     said(&run(&site, &["pool", "create", "web", "--backend", &origin.url()]));
-    said(&run(&site, &["tenant", "create", "ash", "--name", "Ash School", "--plan", "basic", "--pool", "web", "--wait"]));
+    said(&run(
+        &site,
+        &["tenant", "create", "ash", "--name", "Ash School", "--plan", "basic", "--pool", "web", "--wait"],
+    ));
     assert_eq!(site.client("ash.localhost").get("/").await.status(), 200);
     assert!(said(&run(&site, &["tenant", "list"])).contains("Ash School"));
     assert_eq!(json(&run(&site, &["tenant", "get", "ash", "--json"]))["slug"], "ash");

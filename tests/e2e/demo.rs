@@ -12,7 +12,9 @@ fn demo() -> schoolgate_testkit::SiteBuilder {
 #[tokio::test]
 async fn three_schools_answer_each_with_its_own_plan() {
     let site = demo().up().await;
-    for (slug, plan, pool) in [("greenhill", "basic", "shared"), ("riverside", "standard", "shared"), ("lincoln", "premium", "lincoln")] {
+    for (slug, plan, pool) in
+        [("greenhill", "basic", "shared"), ("riverside", "standard", "shared"), ("lincoln", "premium", "lincoln")]
+    {
         let client = site.client(&format!("{slug}.localhost"));
         let whoami = client.get_json("/whoami").await;
         assert_eq!(whoami["tenant"]["slug"], slug);
@@ -32,7 +34,10 @@ async fn the_curl_line_it_prints_works_as_printed() {
     let line = log.lines().find_map(|l| l.find("curl --cacert").map(|at| l[at..].trim().to_owned()));
     let line = line.unwrap_or_else(|| panic!("no curl line in:\n{log}"));
     assert!(line.contains("greenhill.localhost"), "{line}");
-    let output = std::process::Command::new("sh").args(["-c", &format!("{line} --silent --show-error --fail")]).output().expect("sh runs");
+    let output = std::process::Command::new("sh")
+        .args(["-c", &format!("{line} --silent --show-error --fail")])
+        .output()
+        .expect("sh runs");
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -98,10 +103,16 @@ async fn a_school_app_instance_that_dies_is_started_again() {
     let child = *children_of(pid).first().expect("a child");
     let killed = std::process::Command::new("kill").args(["-9", &child.to_string()]).status().expect("kill runs");
     assert!(killed.success());
-    schoolgate_testkit::eventually(SOON, || async { children_of(pid).len() >= 3 && !children_of(pid).contains(&child) }).await;
+    schoolgate_testkit::eventually(SOON, || async {
+        children_of(pid).len() >= 3 && !children_of(pid).contains(&child)
+    })
+    .await;
     for slug in ["greenhill", "lincoln"] {
         let client = site.client(&format!("{slug}.localhost"));
-        schoolgate_testkit::eventually(SOON, || async { client.try_get("/whoami").await.is_ok_and(|r| r.status() == 200) }).await;
+        schoolgate_testkit::eventually(SOON, || async {
+            client.try_get("/whoami").await.is_ok_and(|r| r.status() == 200)
+        })
+        .await;
     }
 }
 

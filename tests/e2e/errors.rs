@@ -19,10 +19,18 @@ async fn an_error_is_problem_json_for_programs_and_a_themed_page_for_people() {
         assert_eq!(json_answer.headers()["content-type"], "application/problem+json");
         let id = json_answer.headers()["x-request-id"].to_str().expect("text").to_owned();
         let body: serde_json::Value = json_answer.json().await.expect("JSON");
-        assert_eq!((body["error"].as_str(), body["request_id"].as_str()), (Some("TENANT_SUSPENDED"), Some(id.as_str())));
+        assert_eq!(
+            (body["error"].as_str(), body["request_id"].as_str()),
+            (Some("TENANT_SUSPENDED"), Some(id.as_str()))
+        );
         assert!(body["message"].as_str().is_some_and(|m| !m.is_empty()));
 
-        let page = client.request(reqwest::Method::GET, "/").header("accept", "text/html,application/xhtml+xml,*/*;q=0.8").send().await.expect("an answer");
+        let page = client
+            .request(reqwest::Method::GET, "/")
+            .header("accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(page.status(), 403);
         assert!(page.headers()["content-type"].to_str().is_ok_and(|t| t.starts_with("text/html")));
         let html = page.text().await.expect("a body");
@@ -65,7 +73,13 @@ async fn nothing_of_our_insides_is_told() {
     origin.die().await;
     let answer = site.client("ash.localhost").get("/").await;
     assert!(matches!(answer.status().as_u16(), 502 | 503));
-    assert!(answer.headers().get("server").is_none_or(|s| !s.to_str().unwrap_or_default().to_lowercase().contains("pingora")));
+    assert!(
+        answer.headers().get("server").is_none_or(|s| !s
+            .to_str()
+            .unwrap_or_default()
+            .to_lowercase()
+            .contains("pingora"))
+    );
     let body = answer.text().await.expect("a body");
     for inside in ["127.0.0.1", "pingora", "panicked", ".rs", "Connect", "web"] {
         assert!(!body.contains(inside), "{inside} in {body}");

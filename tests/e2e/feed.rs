@@ -52,7 +52,8 @@ async fn a_change_made_while_a_proxy_cannot_hear_arrives_when_it_can() {
     link.pass();
     link.cut();
     link.pass();
-    eventually(SOON, || async { site.client("birch.localhost").try_get("/").await.is_ok_and(|r| r.status() == 200) }).await;
+    eventually(SOON, || async { site.client("birch.localhost").try_get("/").await.is_ok_and(|r| r.status() == 200) })
+        .await;
 }
 
 #[tokio::test]
@@ -74,8 +75,11 @@ async fn a_damaged_last_good_file_is_set_aside_and_reported() {
     }
     assert!(damaged > 0, "nothing to damage in {}", dir.display());
     site.start_proxy().await;
-    eventually(SOON, || async { site.client("ash.localhost").try_get("/").await.is_ok_and(|r| r.status() == 200) }).await;
-    let kept = std::fs::read_dir(&dir).expect("readable").any(|e| e.expect("readable").file_name().to_string_lossy().contains("damaged"));
+    eventually(SOON, || async { site.client("ash.localhost").try_get("/").await.is_ok_and(|r| r.status() == 200) })
+        .await;
+    let kept = std::fs::read_dir(&dir)
+        .expect("readable")
+        .any(|e| e.expect("readable").file_name().to_string_lossy().contains("damaged"));
     assert!(kept, "the damaged files must be kept for a look");
     let api = site.api();
     eventually(SOON, || async {

@@ -10,7 +10,8 @@ use crate::{gateway_with, pool, school};
 async fn a_domain_added_by_the_api_serves_within_the_wait() {
     let origin = Origin::start().await;
     let site = gateway_with(&[&origin]).await;
-    let domain = site.api().post("domains?wait=applied", json!({"name": "erp.ash.test", "tenant": "ash"})).await.expect(201);
+    let domain =
+        site.api().post("domains?wait=applied", json!({"name": "erp.ash.test", "tenant": "ash"})).await.expect(201);
     assert_eq!(domain["ready"], true, "{domain}");
     assert_eq!(domain["blocking"], json!([]));
     for http in [Http::One, Http::Two] {
@@ -18,7 +19,10 @@ async fn a_domain_added_by_the_api_serves_within_the_wait() {
         assert_eq!(answer.status(), 200);
     }
     assert_eq!(origin.last().header("x-tenant-slug"), Some("ash"));
-    assert_eq!(origin.last().header("host").map(|h| h.split(':').next().unwrap_or_default().to_owned()), Some("erp.ash.test".to_owned()));
+    assert_eq!(
+        origin.last().header("host").map(|h| h.split(':').next().unwrap_or_default().to_owned()),
+        Some("erp.ash.test".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -36,11 +40,18 @@ async fn a_removed_domain_stops_being_served() {
 async fn a_name_whose_ownership_is_unproven_is_never_routed() {
     let origin = Origin::start().await;
     let site = gateway_with(&[&origin]).await;
-    let domain = site.api().post("domains?wait=applied&timeout=2", json!({"name": "www.somebody-else.com", "tenant": "ash"})).await.expect(201);
+    let domain = site
+        .api()
+        .post("domains?wait=applied&timeout=2", json!({"name": "www.somebody-else.com", "tenant": "ash"}))
+        .await
+        .expect(201);
     assert_eq!((&domain["ready"], &domain["ownership"]), (&json!(false), &json!("unproven")), "{domain}");
     assert!(!domain["blocking"].as_array().expect("a list").is_empty());
     let records = domain["records"].as_array().expect("a list");
-    assert!(records.iter().any(|r| r["type"] == "TXT" && r["name"] == "_schoolgate.www.somebody-else.com"), "{records:?}");
+    assert!(
+        records.iter().any(|r| r["type"] == "TXT" && r["name"] == "_schoolgate.www.somebody-else.com"),
+        "{records:?}"
+    );
     let answer = site.plain_client("www.somebody-else.com").get("/").await;
     assert_eq!(answer.status(), 404);
     assert_eq!(origin.requests(), 0);
@@ -55,7 +66,12 @@ async fn sni_and_host_of_different_tenants_are_421() {
     let answer = tls.get("birch.localhost", "/").await.expect("an answer");
     assert_eq!(answer.status, 421);
     assert_eq!(answer.json()["error"], "MISDIRECTED");
-    let h2 = site.client_with("ash.localhost", Http::Two).request(Method::GET, "/").header("host", "birch.localhost").send().await;
+    let h2 = site
+        .client_with("ash.localhost", Http::Two)
+        .request(Method::GET, "/")
+        .header("host", "birch.localhost")
+        .send()
+        .await;
     assert!(h2.is_err() || h2.is_ok_and(|r| r.status() != 200), "h2 must not cross either");
     assert_eq!(origin.requests(), 0);
 }
@@ -65,7 +81,12 @@ async fn an_unknown_host_is_404_whatever_the_handshake_named() {
     let origin = Origin::start().await;
     let site = gateway_with(&[&origin]).await;
     for host in [
-        "nosuch.localhost", "ash.localhost.evil.example", "a.ash.localhost", "ash.attacker.example", "localhost", "ash.notlocalhost",
+        "nosuch.localhost",
+        "ash.localhost.evil.example",
+        "a.ash.localhost",
+        "ash.attacker.example",
+        "localhost",
+        "ash.notlocalhost",
     ] {
         let mut tls = site.tls("ash.localhost").await.expect("a handshake");
         let answer = tls.get(host, "/").await.expect("an answer");
@@ -141,8 +162,13 @@ async fn messages_that_two_parsers_could_read_differently_never_reach_a_backend(
         let mut tls = site.tls("ash.localhost").await.expect("a handshake");
         tls.send(head).await.expect("sent");
         match tls.read_response().await {
-            Ok(answer) => assert!((400..500).contains(&answer.status) || answer.status == 501, "{head:?}: {}", answer.status),
-            Err(e) => assert!(e.kind() == std::io::ErrorKind::UnexpectedEof || e.kind() == std::io::ErrorKind::ConnectionReset, "{head:?}: {e}"),
+            Ok(answer) => {
+                assert!((400..500).contains(&answer.status) || answer.status == 501, "{head:?}: {}", answer.status)
+            }
+            Err(e) => assert!(
+                e.kind() == std::io::ErrorKind::UnexpectedEof || e.kind() == std::io::ErrorKind::ConnectionReset,
+                "{head:?}: {e}"
+            ),
         }
     }
     assert_eq!(origin.requests(), 0, "{:?}", origin.seen());

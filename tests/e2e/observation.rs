@@ -25,7 +25,14 @@ async fn metrics_name_the_busiest_tenants_and_sum_the_rest() {
     assert_eq!((total("cedar").await, total("elm").await), (0.0, 0.0));
     assert_eq!(total("_other").await, 3.0);
     let text = site.metrics().await;
-    for name in ["schoolgate_build_info", "schoolgate_revision", "schoolgate_tls_handshakes_total", "schoolgate_request_duration_seconds_bucket", "schoolgate_backend_up", "schoolgate_certificate_expiry_seconds"] {
+    for name in [
+        "schoolgate_build_info",
+        "schoolgate_revision",
+        "schoolgate_tls_handshakes_total",
+        "schoolgate_request_duration_seconds_bucket",
+        "schoolgate_backend_up",
+        "schoolgate_certificate_expiry_seconds",
+    ] {
         assert!(text.contains(name), "no {name}");
     }
 }

@@ -52,7 +52,8 @@ async fn without_a_backend_the_answer_is_503_and_it_heals_by_itself() {
     let client = site.client("ash.localhost");
     assert_eq!(client.get("/").await.status(), 200);
     origin.die().await;
-    eventually(SOON, || async { client.try_get("/").await.is_ok_and(|r| matches!(r.status().as_u16(), 502 | 503)) }).await;
+    eventually(SOON, || async { client.try_get("/").await.is_ok_and(|r| matches!(r.status().as_u16(), 502 | 503)) })
+        .await;
     origin.come_back().await;
     eventually(SOON, || async { client.try_get("/").await.is_ok_and(|r| r.status() == 200) }).await;
 }
@@ -63,7 +64,8 @@ async fn a_request_that_is_not_idempotent_is_sent_once() {
     let site = gateway_with(&[&one, &two]).await;
     one.set_mood(Mood::Close);
     two.set_mood(Mood::Close);
-    let answer = site.client("ash.localhost").request(Method::POST, "/pay").body("once").send().await.expect("an answer");
+    let answer =
+        site.client("ash.localhost").request(Method::POST, "/pay").body("once").send().await.expect("an answer");
     assert_eq!(answer.status(), 502);
     assert_eq!(one.requests() + two.requests(), 1);
 }

@@ -34,7 +34,12 @@ async fn a_request_that_did_not_pass_the_gateway_is_401() {
     let direct = Client::plain(address.parse().expect("an address"));
     assert_eq!(direct.get("/healthz").await.status(), 200);
     for path in ["/", "/api/students", "/whoami"] {
-        let answer = direct.request(Method::GET, path).header("x-tenant-id", "tnt_x").header("x-tenant-slug", "greenhill").send().await;
+        let answer = direct
+            .request(Method::GET, path)
+            .header("x-tenant-id", "tnt_x")
+            .header("x-tenant-slug", "greenhill")
+            .send()
+            .await;
         assert_eq!(answer.expect("an answer").status(), 401, "{path}");
     }
     let forged = direct.request(Method::GET, "/whoami").header("x-tenant-context", "a.b.c").send().await;

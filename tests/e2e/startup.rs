@@ -24,7 +24,11 @@ async fn a_port_in_use_is_named_with_its_flag() {
         let _ = flag;
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_schoolgate"))
             .args(["up", "--http", "127.0.0.1:0", "--status", "127.0.0.1:0"])
-            .args(if key == "--https" { ["--https", &addr, "--control", "127.0.0.1:0"] } else { ["--control", &addr, "--https", "127.0.0.1:0"] })
+            .args(if key == "--https" {
+                ["--https", &addr, "--control", "127.0.0.1:0"]
+            } else {
+                ["--control", &addr, "--https", "127.0.0.1:0"]
+            })
             .arg("--data-dir")
             .arg(tempfile::tempdir().expect("a temporary directory").path())
             .env("SCHOOLGATE__SCHOOL_APP__INSTANCES", "0")

@@ -35,7 +35,8 @@ async fn h1_and_h2_share_one_port() {
         let answer = site.client_with("ash.localhost", http).get("/").await;
         assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
     }
-    let h2 = TlsConn::connect(site.https(), "ash.localhost", &["h2", "http/1.1"], &site.ca()).await.expect("a handshake");
+    let h2 =
+        TlsConn::connect(site.https(), "ash.localhost", &["h2", "http/1.1"], &site.ca()).await.expect("a handshake");
     assert_eq!(h2.alpn().as_deref(), Some("h2"));
 }
 
@@ -66,7 +67,11 @@ async fn openssl_verifies_the_chain_against_the_ca_file() {
         .output()
         .expect("openssl runs");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("Verify return code: 0"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && text.contains("Verify return code: 0"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test]
@@ -83,7 +88,10 @@ async fn no_private_key_is_on_disk_unsealed() {
         let text = String::from_utf8_lossy(&bytes);
         assert!(!text.contains("PRIVATE KEY"), "{} holds a key in PEM", path.display());
         // PKCS#8 of an EC P-256 key: the algorithm identifiers id-ecPublicKey and prime256v1, then an octet string.
-        let pkcs8: &[u8] = &[0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04];
+        let pkcs8: &[u8] = &[
+            0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d,
+            0x03, 0x01, 0x07, 0x04,
+        ];
         assert!(!bytes.windows(pkcs8.len()).any(|w| w == pkcs8), "{} holds a key in DER", path.display());
     }
 }
