@@ -21,7 +21,7 @@ use super::Certificates;
 const SHARED_INTERMEDIATES: usize = 4_096;
 
 /// A certificate as it is handed in.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Material<'a> {
     /// SHA-256 of the leaf.
     pub fingerprint: Fingerprint,
@@ -272,5 +272,108 @@ impl Held {
                 None => drop(self.by_name.remove(name)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use schoolgate_config::time::ManualClock;
+
+    use super::*;
+
+    struct Made {
+        leaf: Vec<u8>,
+        key: Vec<u8>,
+        names: Vec<String>,
+    }
+
+    fn made(names: &[&str]) -> Made {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let leaf = CertificateParams::new(names.clone()).expect("names").self_signed(&key).expect("a certificate");
+        Made { leaf: leaf.der().to_vec(), key: key.serialize_der(), names }
+    }
+
+    /// A keyring whose clock stands at 1000 s.
+    fn keyring() -> Keyring {
+        Keyring::new(Arc::new(ManualClock::at(1_000_000)))
+    }
+
+    fn insert(keyring: &Keyring, made: &Made, not_before: i64, not_after: i64) -> Fingerprint {
+        let fingerprint = Fingerprint::of(&made.leaf);
+        let chain: &[&[u8]] = &[&made.leaf, b"an intermediate"];
+        let material = Material { fingerprint, names: &made.names, not_before, not_after, chain, key_pkcs8: &made.key };
+        keyring.insert(&material).expect("it can be served");
+        fingerprint
+    }
+
+    fn served(keyring: &Keyring, name: &str) -> Option<Fingerprint> {
+        keyring.resolve(name).map(|certified| Fingerprint::of(&certified.cert[0]))
+    }
+
+    #[test]
+    fn an_exact_name_goes_before_a_wildcard_and_a_wildcard_covers_one_label() {
+        let keyring = keyring();
+        let wild = insert(&keyring, &made(&["*.zone.example"]), 0, 2_000);
+        let exact = insert(&keyring, &made(&["a.zone.example", "b.example"]), 0, 2_000);
+        assert_eq!(served(&keyring, "a.zone.example"), Some(exact));
+        assert_eq!(served(&keyring, "b.example"), Some(exact));
+        assert_eq!(served(&keyring, "b.zone.example"), Some(wild));
+        assert_eq!(served(&keyring, "zone.example"), None);
+        assert_eq!(served(&keyring, "a.b.zone.example"), None);
+        assert_eq!(served(&keyring, ""), None);
+    }
+
+    #[test]
+    fn of_several_the_usable_one_that_lasts_longest_serves_and_the_next_when_it_goes() {
+        let keyring = keyring();
+        let short = insert(&keyring, &made(&["a.example"]), 0, 2_000);
+        let long = insert(&keyring, &made(&["a.example"]), 0, 3_000);
+        let not_yet = insert(&keyring, &made(&["a.example"]), 1_001, 4_000);
+        assert_eq!(served(&keyring, "a.example"), Some(long));
+        keyring.remove(&long);
+        assert_eq!(served(&keyring, "a.example"), Some(short));
+        keyring.remove(&short);
+        assert_eq!(served(&keyring, "a.example"), Some(not_yet));
+        keyring.remove(&not_yet);
+        assert_eq!(served(&keyring, "a.example"), None);
+        assert!(keyring.is_empty());
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let (one, other) = (made(&["a.example"]), made(&["a.example"]));
+        let material = Material {
+            fingerprint: Fingerprint::of(&one.leaf),
+            names: &one.names,
+            not_before: 0,
+            not_after: 1,
+            chain: &[&one.leaf],
+            key_pkcs8: &other.key,
+        };
+        let keyring = keyring();
+        assert!(matches!(keyring.parse(&material), Err(KeyringError::Mismatch { .. })));
+        assert!(matches!(keyring.parse(&Material { chain: &[], ..material }), Err(KeyringError::NoChain(_))));
+        let damaged = Material { key_pkcs8: b"no key", chain: &[&one.leaf], ..material };
+        assert!(matches!(keyring.parse(&damaged), Err(KeyringError::Key { .. })));
+    }
+
+    #[test]
+    fn a_change_is_seen_whole_or_not_at_all() {
+        let keyring = keyring();
+        let (first, second) = (made(&["a.example", "b.example"]), made(&["a.example", "b.example"]));
+        let mut now = insert(&keyring, &first, 0, 2_000);
+        let mut seen = Vec::new();
+        for made in [&second, &first, &second] {
+            let next = Fingerprint::of(&made.leaf);
+            let chain: &[&[u8]] = &[&made.leaf];
+            let (names, key_pkcs8) = (&made.names[..], &made.key[..]);
+            let material = Material { fingerprint: next, names, not_before: 0, not_after: 2_000, chain, key_pkcs8 };
+            keyring.change([keyring.parse(&material).expect("it can be served")], [&now]);
+            now = next;
+            seen.push((served(&keyring, "a.example"), served(&keyring, "b.example"), keyring.len()));
+        }
+        assert!(seen.into_iter().all(|(a, b, count)| a.is_some() && a == b && count == 1));
     }
 }

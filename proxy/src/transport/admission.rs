@@ -86,7 +86,7 @@ impl Drop for Permit {
 /// An IPv4 address as itself; an IPv6 address as its /56, what a provider gives to one household.
 fn counted_as(client: IpAddr) -> u128 {
     match client.to_canonical() {
-        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped().to_bits()),
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits() >> 72 << 72,
     }
 }

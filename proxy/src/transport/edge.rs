@@ -278,7 +278,8 @@ where
                 }
             }
             // The client was gone before we came; it says nothing of the listener.
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            }
             Err(error) => {
                 if !failing {
                     warn!(error = %error, "no connection can be accepted now: {error}");

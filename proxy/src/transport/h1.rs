@@ -59,9 +59,8 @@ where
         let mut head = BytesMut::new();
         let mut scan = HeadScan::default();
         let mut whole_by = None;
-        let next = poll_fn(|cx| {
-            next(&mut io, &mut head, &mut scan, &mut whole_by, &mut patience, stopped.as_mut(), cx)
-        });
+        let next =
+            poll_fn(|cx| next(&mut io, &mut head, &mut scan, &mut whole_by, &mut patience, stopped.as_mut(), cx));
         match next.await {
             Next::Head => {}
             Next::Close => return io.close().await,

@@ -27,12 +27,9 @@ impl HeadFault {
         match self {
             Self::Timeout => (408, "Request Timeout", "REQUEST_TIMEOUT", "The request did not arrive in time."),
             Self::UriTooLong => (414, "URI Too Long", "URI_TOO_LONG", "The address of the request is too long."),
-            Self::TooLarge => (
-                431,
-                "Request Header Fields Too Large",
-                "HEADERS_TOO_LARGE",
-                "The header of the request is too large.",
-            ),
+            Self::TooLarge => {
+                (431, "Request Header Fields Too Large", "HEADERS_TOO_LARGE", "The header of the request is too large.")
+            }
         }
     }
 
@@ -78,10 +75,7 @@ impl HeadScan {
     pub(super) fn feed(&mut self, head: &[u8], limits: &TransportLimits) -> Result<bool, HeadFault> {
         while let Some(at) = memchr(b'\n', &head[self.seen..]) {
             let end = self.seen + at;
-            let line = match &head[self.line..end] {
-                [line @ .., b'\r'] => line,
-                line => line,
-            };
+            let line = without_cr(&head[self.line..end]);
             if line.is_empty() && self.lines > 0 {
                 return if end < limits.head_bytes { Ok(true) } else { Err(HeadFault::TooLarge) };
             }
@@ -92,7 +86,7 @@ impl HeadScan {
             self.line = end + 1;
         }
         self.seen = head.len();
-        self.within(self.seen - self.line, limits)?;
+        self.within(without_cr(&head[self.line..]).len(), limits)?;
         if self.seen >= limits.head_bytes { Err(HeadFault::TooLarge) } else { Ok(false) }
     }
 
@@ -102,11 +96,15 @@ impl HeadScan {
             return if length > limits.request_line_bytes { Err(HeadFault::UriTooLong) } else { Ok(()) };
         }
         // `lines` counts the request line, and this line is one more field unless it is the empty one.
-        if length > limits.field_bytes || (length > 1 && self.lines > limits.fields) {
+        if length > limits.field_bytes || (length > 0 && self.lines > limits.fields) {
             return Err(HeadFault::TooLarge);
         }
         Ok(())
     }
+}
+
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use pingora_core::protocols::{
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::ConnInfo;
@@ -59,6 +59,13 @@ fn give_back(mut buffer: Vec<u8>) {
     });
 }
 
+/// How long a stream that is being closed still listens.
+struct Linger {
+    until: Pin<Box<Sleep>>,
+    /// Bytes it still throws away.
+    bytes: usize,
+}
+
 /// What the bytes travel on.
 #[expect(clippy::large_enum_variant, reason = "one per connection, always behind a Box of EdgeIo")]
 enum Wire {
@@ -81,6 +88,8 @@ pub struct EdgeIo {
     flush_due: bool,
     /// A flush that was put off met a full socket.
     blocked: bool,
+    /// Set once the stream is being closed.
+    linger: Option<Linger>,
     stall: Option<Pin<Box<Sleep>>>,
     /// Bytes taken since `stall` was set.
     progress: usize,
@@ -122,6 +131,7 @@ impl EdgeIo {
             sent: 0,
             flush_due: false,
             blocked: false,
+            linger: None,
             stall: None,
             progress: 0,
             stall_after,
@@ -158,20 +168,7 @@ impl EdgeIo {
 
     /// Sends the last words, says goodbye, and waits a little for the client to do the same.
     pub(super) async fn close(&mut self) {
-        let goodbye = async {
-            if AsyncWriteExt::shutdown(self).await.is_err() {
-                return;
-            }
-            let mut left = LINGER_BYTES;
-            let mut sink = [0; 4 * 1024];
-            while let Ok(got) = self.read(&mut sink).await {
-                left = left.saturating_sub(got);
-                if got == 0 || left == 0 {
-                    return;
-                }
-            }
-        };
-        let _ = timeout(LINGER, goodbye).await;
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 
     fn gathered(&self) -> &[u8] {
@@ -251,6 +248,23 @@ impl EdgeIo {
         }
         ready!(stall.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of its answer")))
+    }
+
+    /// Throws away what the client still says, until it has closed too or has said enough.
+    fn poll_hear_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(linger) = &mut self.linger else { return Poll::Ready(()) };
+        let mut sink = [0; 4 * 1024];
+        loop {
+            let mut sink = ReadBuf::new(&mut sink);
+            let heard = match &mut self.wire {
+                Wire::Tls(tls) => ready!(Pin::new(tls).poll_read(cx, &mut sink)),
+                Wire::Plain(tcp) => ready!(Pin::new(tcp).poll_read(cx, &mut sink)),
+            };
+            linger.bytes = linger.bytes.saturating_sub(sink.filled().len());
+            if heard.is_err() || sink.filled().is_empty() || linger.bytes == 0 {
+                return Poll::Ready(());
+            }
+        }
     }
 
     fn poll_send_or_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -363,11 +377,16 @@ impl AsyncWrite for EdgeIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_send_or_stall(cx))?;
-        match &mut this.wire {
-            Wire::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-            Wire::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+        let linger = this.linger.get_or_insert_with(|| Linger { until: Box::pin(sleep(LINGER)), bytes: LINGER_BYTES });
+        if linger.until.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
         }
+        ready!(this.poll_send(cx))?;
+        match &mut this.wire {
+            Wire::Tls(tls) => ready!(Pin::new(tls).poll_shutdown(cx))?,
+            Wire::Plain(tcp) => ready!(Pin::new(tcp).poll_shutdown(cx))?,
+        }
+        this.poll_hear_out(cx).map(Ok)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
+use schoolgate_config::settings::EdgeLimits;
 
 /// The limits of the edge. The defaults are meant to be kept; a test shortens them.
 #[derive(Debug, Clone)]
@@ -82,6 +83,31 @@ impl Default for TransportLimits {
             connections_per_address: 256,
             lame_duck: Duration::from_secs(2),
             proxy_protocol: ProxyProtocol::Off,
+        }
+    }
+}
+
+impl From<&EdgeLimits> for TransportLimits {
+    /// The settings of an operator; what they do not say stays as it is by default.
+    fn from(settings: &EdgeLimits) -> Self {
+        let size = |bytes: u32| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self {
+            handshake: settings.handshake_s.duration(),
+            head: settings.head_s.duration(),
+            head_bytes: size(settings.head_bytes),
+            request_line_bytes: size(settings.uri_bytes),
+            fields: size(settings.header_fields),
+            body_stall: settings.body_stall_s.duration(),
+            write_stall: settings.write_stall_s.duration(),
+            idle: settings.idle_s.duration(),
+            requests_h1: settings.requests_h1,
+            requests_h2: settings.requests_h2,
+            h2_streams: settings.h2_streams,
+            h2_stream_window: settings.h2_stream_window,
+            h2_connection_window: settings.h2_connection_window,
+            connections: (settings.connections > 0).then(|| size(settings.connections)),
+            connections_per_address: size(settings.connections_per_address),
+            ..Self::default()
         }
     }
 }
