@@ -1,1 +1,3 @@
 //! What operators want, made into revisions.
+
+pub mod publish;

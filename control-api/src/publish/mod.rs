@@ -1,0 +1,17 @@
+//! Committed changes → the next revision → the proxies.
+//!
+//! The [`Publisher`] is woken by every commit, folds what is not published into one delta, checks the whole graph once
+//! more, records the revision in the store and wakes the feeds. The [`FeedServer`] hands each proxy the deltas after
+//! the revision it holds, or everything when it is too far behind, and remembers what each proxy says it serves.
+//!
+//! Several control processes may publish from one store: a revision's number is a key there, so one of them is first,
+//! and the others read what it published.
+
+mod feed;
+mod nodes;
+mod publisher;
+mod recent;
+
+pub use feed::FeedServer;
+pub use nodes::{LaggingNode, NodeStatus};
+pub use publisher::{Publisher, PublisherStatus, Unpublished};
