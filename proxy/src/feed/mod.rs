@@ -1,0 +1,1 @@
+//! How a snapshot becomes the table.

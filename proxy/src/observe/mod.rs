@@ -1,0 +1,232 @@
+//! What others can see: an access line per request, metrics, and the node's status.
+//!
+//! The request path calls [`Observe`], which counts on plain atomics and never waits. Everything else happens when it is
+//! asked for: a scrape ([`metrics`]) or a look at the status listener ([`status`]).
+
+mod access_log;
+mod busiest;
+mod counters;
+mod metrics;
+mod node;
+pub mod status;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use schoolgate_config::model::{BackendAddress, BackendId, Pool, PoolId, Revision, Tenant};
+use schoolgate_config::table::Live;
+use schoolgate_config::time::Clock;
+
+pub use access_log::AccessLogTarget;
+pub use counters::{BackendCounters, Mismatch, PoolCounters, TenantCounters};
+pub use metrics::Metrics;
+
+use crate::transport::TlsVersion;
+use access_log::AccessLog;
+use node::NodeMetrics;
+
+/// How long the parts of a request took, from the request head.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Phases {
+    /// Until we knew where it goes.
+    pub decide: Option<Duration>,
+    /// To get a connection to the backend, reused or new.
+    pub connect: Option<Duration>,
+    /// Until the first byte of the backend's answer.
+    pub first_byte: Option<Duration>,
+    /// Until the last byte of the answer.
+    pub total: Duration,
+}
+
+/// A request at its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Finished<'a> {
+    /// Our identifier of the request.
+    pub request_id: &'a str,
+    /// The client.
+    pub client: IpAddr,
+    /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
+    pub protocol: &'static str,
+    /// `None` on the plain listener.
+    pub tls: Option<TlsVersion>,
+    /// The method.
+    pub method: &'a str,
+    /// The host, normalised if it could be.
+    pub host: Option<&'a str>,
+    /// The path without the query.
+    pub path: &'a str,
+    /// The status answered; 0 when the client went away before.
+    pub status: u16,
+    /// The code of our own answer.
+    pub error: Option<&'static str>,
+    /// For whom.
+    pub tenant: Option<(&'a Tenant, &'a TenantCounters)>,
+    /// The pool it was forwarded to.
+    pub pool: Option<(&'a PoolId, &'a PoolCounters)>,
+    /// The last backend asked. Earlier ones are counted by [`BackendCounters::failed`] when they fail.
+    pub backend: Option<(&'a BackendAddress, &'a BackendCounters)>,
+    /// What the last backend answered; `None` when it did not.
+    pub backend_status: Option<u16>,
+    /// Attempts beyond the first.
+    pub retries: u32,
+    /// The revision it was served by.
+    pub revision: Revision,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// How long its parts took.
+    pub phases: Phases,
+    /// Whether identifiers disagreed.
+    pub mismatch: Option<Mismatch>,
+    /// Whether no tenant has its host.
+    pub unknown_host: bool,
+}
+
+/// How this node finds a backend now.
+#[derive(Debug, Clone)]
+pub struct BackendView {
+    /// Identity.
+    pub id: BackendId,
+    /// Address.
+    pub address: BackendAddress,
+    /// What may be done with it.
+    pub state: BackendCondition,
+    /// Why it is not up.
+    pub reason: Option<String>,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Its counters.
+    pub counters: Arc<BackendCounters>,
+}
+
+/// Whether a backend takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendCondition {
+    /// Yes.
+    Up,
+    /// Failed active checks.
+    Unhealthy,
+    /// Failed real requests.
+    Ejected,
+    /// Finishes what is in flight.
+    Draining,
+    /// Switched off.
+    Disabled,
+}
+
+impl BackendCondition {
+    /// As in a [`schoolgate_config::feed::BackendReport`].
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// What this node keeps beside tenants and pools, as far as it can be seen.
+pub trait Counted: Live {
+    /// The counters beside a tenant.
+    fn tenant_counters(tenant: &Self::Tenant) -> &TenantCounters;
+    /// The counters beside a pool.
+    fn pool_counters(pool: &Self::Pool) -> &PoolCounters;
+    /// The backends of a pool, in its order.
+    fn backends(definition: &Pool, pool: &Self::Pool) -> Vec<BackendView>;
+}
+
+/// Counts and logs; one per node, shared by its workers.
+pub struct Observe {
+    pub(crate) node: NodeMetrics,
+    log: AccessLog,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Observe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observe")
+    }
+}
+
+impl Observe {
+    /// Opens the access log and starts all counters at zero.
+    ///
+    /// # Errors
+    /// The access log cannot be opened.
+    pub fn new(access_log: AccessLogTarget, clock: Arc<dyn Clock>) -> io::Result<Self> {
+        Ok(Self { node: NodeMetrics::new(), log: AccessLog::start(access_log)?, clock })
+    }
+
+    /// Counts and logs nothing that outlives it; for tests and benches.
+    pub fn off() -> Self {
+        let clock = Arc::new(schoolgate_config::time::SystemClock);
+        Self { node: NodeMetrics::new(), log: AccessLog::off(), clock }
+    }
+
+    /// A request of a tenant is in flight. Whoever says so says [`Self::end`] too.
+    pub fn begin(&self, tenant: &TenantCounters) {
+        self.node.begin();
+        tenant.begin();
+    }
+
+    /// A request that was in flight no longer is.
+    pub fn end(&self, tenant: &TenantCounters) {
+        self.node.end();
+        tenant.end();
+    }
+
+    /// Requests of tenants in flight now.
+    pub fn in_flight(&self) -> u64 {
+        self.node.in_flight()
+    }
+
+    /// A request ended.
+    pub fn request(&self, request: &Finished<'_>) {
+        let Finished { status, bytes_in, bytes_out, phases, .. } = *request;
+        // Node first, tenant second: a scrape reads the other way round and so never sees a part above its whole.
+        let whole = if request.tenant.is_some() { &self.node.tenants } else { &self.node.nobody };
+        whole.request(status, bytes_in, bytes_out, phases.total);
+        if let Some((_, counters)) = request.tenant {
+            counters.request(status, bytes_in, bytes_out, phases.total);
+        }
+        if let Some((_, counters)) = request.pool {
+            self.node.pools.request(phases.total);
+            counters.request(phases.total);
+        }
+        if let Some((_, counters)) = request.backend {
+            match request.backend_status {
+                Some(status) => counters.answered(status),
+                None => counters.failed(),
+            }
+        }
+        if let Some(kind) = request.mismatch {
+            whole.mismatch(kind);
+            if let Some((_, counters)) = request.tenant {
+                counters.mismatch(kind);
+            }
+        }
+        self.node.request(request);
+        self.log.write(request, self.clock.unix_ms());
+    }
+
+    /// A retry goes to another backend of this pool.
+    pub fn retried(&self, pool: &PoolCounters) {
+        self.node.pools.retried();
+        pool.retried();
+    }
+
+    /// A panic was caught while serving a request.
+    pub fn panicked(&self) {
+        self.node.panics.inc();
+    }
+
+    /// Access lines that were not written.
+    pub fn lines_dropped(&self) -> u64 {
+        self.log.dropped()
+    }
+}

@@ -1,0 +1,1 @@
+//! The private listener: is the process alive, is it ready, what does it count, what does it serve.
