@@ -15,8 +15,11 @@
 
 mod aggregate;
 mod audit;
+#[cfg(test)]
+mod contract;
 mod error;
 mod head;
+mod recent;
 mod records;
 mod sqlite;
 mod transaction;

@@ -7,14 +7,15 @@ use serde_json::Value;
 use schoolgate_config::model::{Certificate, Fingerprint, Slug, Tenant};
 use schoolgate_config::snapshot::{Change, Object};
 use schoolgate_config::table::RoutingTable;
-use schoolgate_config::time::rfc3339;
 
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit;
 use crate::error::StoreError;
 use crate::head::Head;
-use crate::records::{Actor, AuditEntry, CertificateWant, Committed, NodeRecord, RevisionRecord, StoredAnswer, Token};
-use crate::sqlite::{Sqlite, TenantField, Turn};
+use crate::records::{
+    Actor, AuditEntry, CertificateWant, Committed, CommittedChanges, NodeRecord, RevisionRecord, StoredAnswer, Token,
+};
+use crate::sqlite::{Advance, Sqlite, TenantField, Turn};
 use crate::wanted::wanted_names;
 
 /// What an operator's request writes, all of it or nothing. Dropping it undoes it.
@@ -219,9 +220,6 @@ impl Transaction {
     pub async fn commit(mut self, action: &str, object: &str, summary: Value) -> Result<Committed, StoreError> {
         let number = self.number();
         let head = self.settle(number).await?;
-        if !self.changes.is_empty() {
-            self.turn.insert_changes(number, &self.changes).await?;
-        }
         let previous = self.turn.audit_hash();
         let summary_text = summary.to_string();
         let mut entry = AuditEntry {
@@ -240,15 +238,18 @@ impl Transaction {
         let hash = audit::hash(&previous, &entry, &summary_text);
         entry.hash = hex::encode(hash);
         self.turn.insert_audit(&entry, &summary_text).await?;
-        self.turn.commit(Some((Arc::new(head), hash))).await?;
-        tracing::debug!(
-            change = number,
-            at = rfc3339(self.now_ms),
-            "change {number}: {} {} {}",
-            entry.actor,
-            entry.action,
-            entry.object
-        );
+        if !self.changes.is_empty() {
+            self.turn.insert_changes(number, &self.changes).await?;
+        }
+        tracing::debug!(change = number, "change {number}: {} {} {}", entry.actor, entry.action, entry.object);
+        let commit = CommittedChanges {
+            number,
+            actor: entry.actor,
+            action: entry.action,
+            object: entry.object,
+            changes: self.changes,
+        };
+        self.turn.commit(Some(Advance { head: Arc::new(head), hash, commit })).await?;
         Ok(Committed { change: number, at_ms: self.now_ms })
     }
 

@@ -35,9 +35,8 @@ pub(crate) fn wanted_names(before: &RoutingTable, after: &RoutingTable, changes:
 fn names_of(table: &RoutingTable, key: &ObjectKey, names: &mut BTreeSet<String>) {
     match key {
         ObjectKey::Domain(name) => {
-            if table.domain(name.as_str()).is_some_and(|domain| domain.is_routable()) {
-                names.insert(name.to_string());
-            }
+            let routable = table.domain(name.as_str()).filter(|domain| domain.is_routable());
+            names.extend(routable.map(|domain| domain.name.to_string()));
         }
         ObjectKey::Tenant(id) => {
             let Some(entry) = table.tenant(id) else { return };

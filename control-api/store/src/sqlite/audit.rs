@@ -152,3 +152,40 @@ pub(super) async fn changes_between(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use schoolgate_config::time::SystemClock;
+    use serde_json::json;
+
+    use super::super::Sqlite;
+    use super::*;
+    use crate::{Actor, OpenMode, Transaction};
+
+    #[tokio::test]
+    async fn a_line_that_was_changed_or_taken_away_is_found() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let url = format!("sqlite://{}", directory.path().join("control.db").display());
+        let sqlite = Arc::new(Sqlite::open(&url, OpenMode::Create, Arc::new(SystemClock)).await.expect("opens"));
+        for n in 0..5 {
+            let transaction = Transaction::begin(sqlite.clone(), Actor::system("test")).await.expect("begins");
+            transaction.commit("test", "test", json!({ "n": n })).await.expect("commits");
+        }
+        assert_eq!(sqlite.verify_audit().await.expect("reads"), Ok(5));
+        let mut connection = sqlite.writer.clone().lock_owned().await;
+        let connection = connection.connection().expect("is open");
+        for statement in ["UPDATE audit SET actor = 'eve' WHERE number = 3", "DELETE FROM audit WHERE number = 5"] {
+            let refused = sqlx::query(statement).execute(&mut *connection).await;
+            assert!(refused.is_err_and(|e| e.to_string().contains("append-only")), "{statement}");
+        }
+        sqlx::query("DROP TRIGGER audit_is_not_changed").execute(&mut *connection).await.expect("drops");
+        sqlx::query("DROP TRIGGER audit_is_not_removed").execute(&mut *connection).await.expect("drops");
+        let change = "UPDATE audit SET actor = 'eve' WHERE number = 3";
+        sqlx::query(change).execute(&mut *connection).await.expect("changes");
+        assert_eq!(sqlite.verify_audit().await.expect("reads"), Err(AuditBroken::Changed { number: 3 }));
+        sqlx::query("DELETE FROM audit WHERE number = 2").execute(&mut *connection).await.expect("removes");
+        assert_eq!(sqlite.verify_audit().await.expect("reads"), Err(AuditBroken::Missing { number: 2 }));
+    }
+}

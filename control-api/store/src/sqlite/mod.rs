@@ -12,7 +12,7 @@ mod revisions;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -29,9 +29,10 @@ use schoolgate_config::time::Clock;
 use crate::OpenMode;
 use crate::error::StoreError;
 use crate::head::Head;
+use crate::recent::Recent;
 
 pub(crate) use objects::TenantField;
-pub(crate) use writer::Turn;
+pub(crate) use writer::{Advance, Turn};
 
 use writer::Writer;
 
@@ -52,6 +53,7 @@ pub(crate) struct Sqlite {
     readers: SqlitePool,
     writer: Arc<Mutex<Writer>>,
     head: ArcSwap<Head>,
+    recent: std::sync::Mutex<Recent>,
     committed: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
     runtime: tokio::runtime::Handle,
@@ -93,6 +95,7 @@ impl Sqlite {
         Ok(Self {
             writer: Arc::new(Mutex::new(Writer::new(connection, head.clone()))),
             head: ArcSwap::from(head),
+            recent: std::sync::Mutex::new(Recent::starting_after(change)),
             committed: watch::Sender::new(change),
             runtime: tokio::runtime::Handle::current(),
             path,
@@ -123,7 +126,8 @@ impl Sqlite {
             .await
             .map_err(|e| fault(&self.path, e))?;
         if last.unwrap_or(0).cast_unsigned() > self.head().change {
-            Turn::take(self.clone()).await?.rollback().await;
+            // A turn begins by catching up, and ends when what it saw is the head.
+            Turn::take(self.clone()).await?.commit(None).await?;
         }
         Ok(self.head())
     }
@@ -239,7 +243,6 @@ reads! {
     async fn certificate_counts(&self) -> Vec<(crate::WantState, u64)> = certificates;
     async fn audit(&self, query: &crate::AuditQuery) -> Vec<crate::AuditEntry> = audit;
     async fn verify_audit(&self) -> Result<u64, crate::AuditBroken> = audit;
-    async fn changes_between(&self, after: u64, to: u64, limit: u32) -> Vec<crate::CommittedChanges> = audit;
     async fn revisions(&self, before: Option<schoolgate_config::model::Revision>, limit: u32) -> Vec<crate::RevisionRecord> = revisions;
     async fn deltas_after(&self, after: schoolgate_config::model::Revision, limit: u32) -> Vec<(crate::RevisionRecord, Vec<u8>)> = revisions;
     async fn token(&self, id: &str) -> Option<crate::Token> = records;
@@ -263,5 +266,23 @@ impl Sqlite {
         objects::check_filters(A::KIND, query)?;
         let mut connection = self.readers.acquire().await.map_err(|e| fault(&self.path, e))?;
         objects::count::<A>(&mut connection, query).await.map_err(|e| fault(&self.path, e))
+    }
+
+    fn recent(&self) -> std::sync::MutexGuard<'_, Recent> {
+        // Every write leaves the list whole, so one that panicked has spoilt nothing.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) async fn changes_between(
+        &self,
+        after: u64,
+        to: u64,
+        limit: u32,
+    ) -> Result<Vec<crate::CommittedChanges>, StoreError> {
+        if let Some(recent) = self.recent().between(after, to, limit) {
+            return Ok(recent);
+        }
+        let mut connection = self.readers.acquire().await.map_err(|e| fault(&self.path, e))?;
+        audit::changes_between(&mut connection, after, to, limit).await.map_err(|e| fault(&self.path, e))
     }
 }

@@ -22,7 +22,7 @@ use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit::FIRST;
 use crate::error::StoreError;
 use crate::head::Head;
-use crate::records::{AuditEntry, CertificateWant, NodeRecord, RevisionRecord, StoredAnswer, Token};
+use crate::records::{AuditEntry, CertificateWant, CommittedChanges, NodeRecord, RevisionRecord, StoredAnswer, Token};
 
 /// The one connection that writes, and how far the group at work is.
 pub(super) struct Writer {
@@ -36,6 +36,8 @@ pub(super) struct Writer {
     savepoint: Savepoint,
     /// The database failed in this group: nothing of it can be kept.
     failed: Option<String>,
+    /// The commits that `head` holds and the store's does not.
+    commits: Vec<CommittedChanges>,
     /// Who waits for the flush.
     group: Vec<oneshot::Sender<Result<(), String>>>,
     flush_asked: bool,
@@ -73,12 +75,13 @@ impl Writer {
             hash: FIRST,
             savepoint: Savepoint::None,
             failed: None,
+            commits: Vec::new(),
             group: Vec::new(),
             flush_asked: false,
         }
     }
 
-    fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+    pub(super) fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
         self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)
     }
 
@@ -138,9 +141,10 @@ impl Writer {
         if number > known {
             let connection = self.connection()?;
             let missed = audit::changes_between(connection, known, number, u32::MAX).await?;
-            let changes: Vec<Change> = missed.into_iter().flat_map(|commit| commit.changes).collect();
+            let changes: Vec<Change> = missed.iter().flat_map(|commit| commit.changes.iter().cloned()).collect();
             let head = self.head.with(number, &changes);
             self.head = Arc::new(head.map_err(|v| super::undecodable("another process's change", v))?);
+            self.commits.extend(missed);
         }
         self.hash = hash;
         Ok(())
@@ -166,6 +170,7 @@ impl Writer {
         }
         self.phase = Phase::Closed;
         self.savepoint = Savepoint::None;
+        self.commits.clear();
         for waiting in self.group.drain(..) {
             // One who no longer waits needs no answer.
             let _ = waiting.send(Err(why.clone()));
@@ -189,6 +194,9 @@ async fn flush(sqlite: &Sqlite, writer: &mut Writer) {
         return;
     }
     if writer.head.change > sqlite.head.load().change {
+        let mut recent = sqlite.recent();
+        writer.commits.drain(..).for_each(|commit| recent.push(commit));
+        drop(recent);
         sqlite.head.store(writer.head.clone());
         sqlite.committed.send_replace(writer.head.change);
     }
@@ -207,6 +215,16 @@ pub(super) async fn close(sqlite: &Sqlite) {
     {
         tracing::warn!("the database was not closed cleanly: {e}");
     }
+}
+
+/// What a change brings forward.
+pub(crate) struct Advance {
+    /// The head after it.
+    pub(crate) head: Arc<Head>,
+    /// The hash of its line of audit.
+    pub(crate) hash: [u8; 32],
+    /// What it did.
+    pub(crate) commit: CommittedChanges,
 }
 
 /// A turn at the connection that writes. Dropping it undoes what it did.
@@ -261,16 +279,17 @@ impl Turn {
         fault(&self.sqlite.path, error)
     }
 
-    /// Keeps what the turn did, with the head and the hash after it if it was a change; answers when it is on disk.
-    pub(crate) async fn commit(mut self, advance: Option<(Arc<Head>, [u8; 32])>) -> Result<(), StoreError> {
+    /// Keeps what the turn did, with what it brings forward if it was a change; answers when it is on disk.
+    pub(crate) async fn commit(mut self, advance: Option<Advance>) -> Result<(), StoreError> {
         self.connection()?;
         let (tell, told) = oneshot::channel();
         let writer = self.writer();
         // No await from here to the end of the turn: it is kept as a whole.
         writer.savepoint = Savepoint::Done;
         writer.group.push(tell);
-        if let Some((head, hash)) = advance {
+        if let Some(Advance { head, hash, commit }) = advance {
             (writer.head, writer.hash) = (head, hash);
+            writer.commits.push(commit);
         }
         self.end();
         let why = match told.await {
