@@ -11,6 +11,8 @@ mod feed;
 mod nodes;
 mod publisher;
 mod recent;
+#[cfg(test)]
+mod tests;
 
 pub use feed::FeedServer;
 pub use nodes::{LaggingNode, NodeStatus};

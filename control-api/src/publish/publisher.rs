@@ -196,6 +196,11 @@ impl Publisher {
         published.ok()?.ok().map(|position| position.revision)
     }
 
+    #[cfg(test)]
+    pub(super) fn forget_recent(&self) {
+        self.shared.recent().clear();
+    }
+
     /// Publishes what is committed, until `stop` is ready; then saves what proxies said last.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let shared = self.shared.clone();
