@@ -59,3 +59,32 @@ fn answer(stream: &TcpStream, revision: u64, snapshot: &[u8]) -> Option<()> {
 fn query(target: &str, key: &str) -> Option<u64> {
     target.split_once('?')?.1.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use schoolgate_config::model::Revision;
+
+    use super::*;
+
+    #[test]
+    fn a_proxy_gets_the_snapshot_then_nothing_new() {
+        let snapshot = Snapshot { revision: Revision(1), objects: Vec::new() };
+        let addr = serve(snapshot.clone()).expect("serves");
+        let mut stream = TcpStream::connect(addr).expect("connects");
+        let mut ask = |after: u64| {
+            write!(stream, "GET /internal/v1/feed?node=n&after={after}&wait_ms=1 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            let mut reader = BufReader::new(&stream);
+            let mut length = 0;
+            for line in reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()) {
+                if let Some(value) = line.strip_prefix("content-length: ") {
+                    length = value.parse().unwrap();
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            FeedAnswer::decode(&body).expect("whole")
+        };
+        assert_eq!(ask(0), FeedAnswer::Snapshot(snapshot));
+        assert_eq!(ask(1), FeedAnswer::Nothing);
+    }
+}

@@ -243,3 +243,25 @@ fn certificate(authority: &Authority, name: &str, keeper: &Keeper) -> anyhow::Re
         key,
     })))
 }
+
+#[cfg(test)]
+mod tests {
+    use schoolgate_config::table::{NoLive, RoutingTable};
+
+    use super::*;
+
+    #[test]
+    fn a_fleet_holds_together_and_reads_back() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let fleets = Fleets::open(dir.path().to_owned()).expect("made");
+        let (size, backend) = (Size { tenants: 3, domains: 7 }, SocketAddr::from(([127, 0, 0, 1], 9001)));
+        let made = fleets.snapshot(size, backend).expect("made");
+        let table = RoutingTable::from_snapshot(&made, &NoLive, None).expect("holds together");
+        assert_eq!((table.tenant_count(), table.domain_count()), (3, 7));
+        let tenant = table.tenant_of_domain(&host(4)).expect("routed");
+        assert_eq!(tenant.tenant.slug.as_str(), "school-1");
+
+        let again = fleets.snapshot(size, backend).expect("read");
+        assert_eq!(again.objects[..again.objects.len() - 1], made.objects[..made.objects.len() - 1]);
+    }
+}
