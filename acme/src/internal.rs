@@ -110,13 +110,37 @@ impl InternalAuthority {
         keeper: &Keeper,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, InternalError> {
-        let authority = match std::fs::read(key_file) {
-            Ok(bytes) => Self::open(key_file, &bytes, keeper, clock)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Self::create(key_file, keeper, clock)?,
-            Err(source) => return Err(InternalError::File { path: key_file.into(), action: "read", source }),
+        let authority = match Self::open(key_file, keeper, clock.clone()) {
+            Err(InternalError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Self::create(key_file, keeper, clock)?
+            }
+            other => other?,
         };
         authority.publish(certificate_file)?;
         Ok(authority)
+    }
+
+    /// Opens the CA in a file, and changes nothing.
+    ///
+    /// # Errors
+    /// [`InternalError`] names the file.
+    pub fn open(path: &Path, keeper: &Keeper, clock: Arc<dyn Clock>) -> Result<Self, InternalError> {
+        let bytes =
+            std::fs::read(path).map_err(|source| InternalError::File { path: path.into(), action: "read", source })?;
+        let damaged = || InternalError::Damaged { path: path.into() };
+        let file: CaFile = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+        let certificate = CertificateDer::from_pem_slice(file.certificate.as_bytes()).map_err(|_| damaged())?;
+        let not_after = {
+            let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).map_err(|_| damaged())?;
+            parsed.validity().not_after.timestamp()
+        };
+        let key = keeper
+            .open_key(KEY_PURPOSE, &subject(&certificate), &file.key)
+            .map_err(|source| InternalError::Sealed { path: path.into(), source })?;
+        let key = PrivatePkcs8KeyDer::from(key.as_slice());
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|_| damaged())?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|_| damaged())?;
+        Ok(Self { issuer, certificate, certificate_pem: file.certificate, not_after, clock })
     }
 
     /// The certificate that clients have to trust, in DER.
@@ -148,33 +172,14 @@ impl InternalAuthority {
         let sealed = keeper.seal(KEY_PURPOSE, &subject(certificate.der()), key.serialized_der());
         let file = CaFile { certificate: certificate.pem(), key: sealed };
         let bytes = serde_json::to_vec_pretty(&file).expect("text and bytes are JSON");
-        write_new(path, &bytes).map_err(|source| InternalError::File { path: path.into(), action: "written", source })?;
-        // Another process may have been first: what is on disk counts.
-        let bytes = std::fs::read(path).map_err(|source| InternalError::File {
+        write_new(path, &bytes).map_err(|source| InternalError::File {
             path: path.into(),
-            action: "read",
+            action: "written",
             source,
         })?;
-        Self::open(path, &bytes, keeper, clock)
+        // Another process may have been first: what is on disk counts.
+        Self::open(path, keeper, clock)
     }
-
-    fn open(path: &Path, bytes: &[u8], keeper: &Keeper, clock: Arc<dyn Clock>) -> Result<Self, InternalError> {
-        let damaged = || InternalError::Damaged { path: path.into() };
-        let file: CaFile = serde_json::from_slice(bytes).map_err(|_| damaged())?;
-        let certificate = CertificateDer::from_pem_slice(file.certificate.as_bytes()).map_err(|_| damaged())?;
-        let not_after = {
-            let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).map_err(|_| damaged())?;
-            parsed.validity().not_after.timestamp()
-        };
-        let key = keeper
-            .open_key(KEY_PURPOSE, &subject(&certificate), &file.key)
-            .map_err(|source| InternalError::Sealed { path: path.into(), source })?;
-        let key = PrivatePkcs8KeyDer::from(key.as_slice());
-        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|_| damaged())?;
-        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|_| damaged())?;
-        Ok(Self { issuer, certificate, certificate_pem: file.certificate, not_after, clock })
-    }
-
     fn publish(&self, path: &Path) -> Result<(), InternalError> {
         if std::fs::read(path).is_ok_and(|found| found == self.certificate_pem.as_bytes()) {
             return Ok(());
@@ -211,7 +216,8 @@ impl CertificateAuthority for InternalAuthority {
             params.distinguished_name.push(DnType::CommonName, name.as_str());
         }
         for name in names {
-            let name = name.as_str().try_into().map_err(|_| NotIssued { reason: format!("`{name}` is not a DNS name") })?;
+            let name =
+                name.as_str().try_into().map_err(|_| NotIssued { reason: format!("`{name}` is not a DNS name") })?;
             params.subject_alt_names.push(SanType::DnsName(name));
         }
         params.is_ca = IsCa::ExplicitNoCa;
