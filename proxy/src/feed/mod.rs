@@ -1,1 +1,92 @@
 //! How a snapshot becomes the table.
+//!
+//! [`adopt`] follows a [`SnapshotFeed`]: fetch, verify, compile, open keys, write to disk, swap, acknowledge. Its cost
+//! follows the change. [`last_good`] is what the node starts from when nobody answers.
+
+pub mod adopt;
+mod backoff;
+pub mod last_good;
+pub mod remote;
+pub mod report;
+mod signing;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schoolgate_config::feed::{FeedAnswer, NodeReport};
+use schoolgate_config::model::Revision;
+use schoolgate_config::snapshot::WireError;
+
+pub use signing::{Signing, SigningKey};
+
+/// Where revisions come from, and where acknowledgements go.
+#[async_trait]
+pub trait SnapshotFeed: Send + Sync + 'static {
+    /// What came after `after`; waits up to `wait` when there is nothing. [`Revision::NONE`] asks for everything.
+    async fn next(&self, after: Revision, wait: Duration) -> Result<FeedAnswer, FeedError>;
+
+    /// Says how this node is: what it serves, or why it refused to.
+    async fn report(&self, report: NodeReport) -> Result<(), FeedError>;
+}
+
+/// Why the feed has no answer. The node goes on with what it serves and asks again.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// Nobody there, or the answer stopped midway.
+    #[error("{from} cannot be reached")]
+    Unreachable {
+        /// Who was asked.
+        from: String,
+        /// What the network said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Not there in time.
+    #[error("{from} did not answer within {seconds} s")]
+    Timeout {
+        /// Who was asked.
+        from: String,
+        /// How long we waited.
+        seconds: u64,
+    },
+    /// It does not talk to us. A node token that was revoked looks like this.
+    #[error("{from} answered {status}: {reason}")]
+    Refused {
+        /// Who was asked.
+        from: String,
+        /// The status.
+        status: u16,
+        /// The `error` of its answer, if it gave one.
+        reason: String,
+    },
+    /// The answer is longer than any snapshot.
+    #[error("the answer of {from} is longer than {most} bytes")]
+    TooLong {
+        /// Who was asked.
+        from: String,
+        /// What is read at most.
+        most: usize,
+    },
+    /// The answer is damaged, or of another release.
+    #[error("the answer of {from} is no feed answer")]
+    Malformed {
+        /// Who was asked.
+        from: String,
+        /// What is wrong with it.
+        source: WireError,
+    },
+    /// The feed is closing, as the process is.
+    #[error("the feed is closed")]
+    Closed,
+}
+
+/// An error with its causes, for a log line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -225,6 +225,31 @@ impl Observe {
         self.node.panics.inc();
     }
 
+    /// Downstream connections open now.
+    pub fn connections(&self) -> u64 {
+        self.node.connections()
+    }
+
+    /// What the feed has beyond what is served is the lag.
+    pub(crate) fn offered(&self, revision: Option<Revision>) {
+        self.node.offered(revision);
+    }
+
+    /// A revision is in service.
+    pub(crate) fn serving(&self, revision: Revision) {
+        self.node.serving(revision);
+    }
+
+    /// Something the feed brought was put into service.
+    pub(crate) fn adopted(&self, took: Duration) {
+        self.node.apply_duration.observe(took.as_secs_f64());
+    }
+
+    /// Something the feed brought was refused.
+    pub(crate) fn refused(&self) {
+        self.node.revisions_refused.inc();
+    }
+
     /// Access lines that were not written.
     pub fn lines_dropped(&self) -> u64 {
         self.log.dropped()

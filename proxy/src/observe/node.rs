@@ -8,6 +8,8 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::{Finished, PoolCounters, TenantCounters};
+use schoolgate_config::model::Revision;
+
 use crate::transport::{ConnectionRefusal, HandshakeResult, HeadFault, TlsVersion, TransportObserver};
 
 /// Bounds of what the gateway itself adds, seconds: 50 µs to 100 ms.
@@ -25,6 +27,7 @@ pub(crate) struct NodeMetrics {
     /// All that were forwarded.
     pub(super) pools: PoolCounters,
     in_flight: AtomicU64,
+    offered: AtomicU64,
     pub(super) panics: IntCounter,
     unknown_hosts: IntCounter,
     decide: Histogram,
@@ -33,10 +36,10 @@ pub(crate) struct NodeMetrics {
     refused: [IntCounter; ConnectionRefusal::ALL.len()],
     heads_refused: [IntCounter; HeadFault::ALL.len()],
     handshakes: [[IntCounter; HandshakeResult::ALL.len()]; TlsVersion::ALL.len()],
-    pub(crate) revision: IntGauge,
-    pub(crate) revision_lag: IntGauge,
-    pub(crate) apply_duration: Histogram,
-    pub(crate) revisions_refused: IntCounter,
+    revision: IntGauge,
+    revision_lag: IntGauge,
+    pub(super) apply_duration: Histogram,
+    pub(super) revisions_refused: IntCounter,
 }
 
 /// Registers what is made from constants, so that nothing can be wrong with it at run time.
@@ -100,6 +103,7 @@ impl NodeMetrics {
             nobody: TenantCounters::default(),
             pools: PoolCounters::default(),
             in_flight: AtomicU64::new(0),
+            offered: AtomicU64::new(0),
             panics: counter("schoolgate_panics_total", "Panics caught while serving a request; each is a bug."),
             unknown_hosts: counter("schoolgate_unknown_host_total", "Requests for a host that no tenant has."),
             decide: overhead.with_label_values(&["decide"]),
@@ -154,8 +158,25 @@ impl NodeMetrics {
         }
     }
 
+    pub(super) fn offered(&self, revision: Option<Revision>) {
+        if let Some(revision) = revision {
+            self.offered.store(revision.0, Ordering::Relaxed);
+        }
+        self.renew_lag();
+    }
+
+    pub(super) fn serving(&self, revision: Revision) {
+        self.revision.set(i64::try_from(revision.0).unwrap_or(i64::MAX));
+        self.renew_lag();
+    }
+
+    fn renew_lag(&self) {
+        let offered = i64::try_from(self.offered.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        self.revision_lag.set((offered - self.revision.get()).max(0));
+    }
+
     /// Downstream connections open.
-    pub(crate) fn connections(&self) -> u64 {
+    pub(super) fn connections(&self) -> u64 {
         u64::try_from(self.connections.get()).unwrap_or(0)
     }
 
