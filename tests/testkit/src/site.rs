@@ -404,3 +404,57 @@ fn keep(process: &mut Process, flag: &str, address: Option<SocketAddr>) {
 fn text(path: &Path) -> String {
     path.to_str().expect("a path of a test is UTF-8").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A stand-in for the binary: writes what it was given as its addresses, then waits or ends.
+    const STAND_IN: &str = r#"#!/bin/sh
+http=127.0.0.1:1001
+while [ $# -gt 0 ]; do
+    case $1 in
+        --data-dir) data=$2 ;;
+        --http) [ "$2" = 127.0.0.1:0 ] || http=$2 ;;
+    esac
+    shift
+done
+echo "started with $http"
+[ -n "$FAILS" ] && { echo "no room" >&2; exit 3; }
+mkdir -p "$data/run"
+echo "{\"http\":\"$http\"}" > "$data/run/addresses.json.new"
+mv "$data/run/addresses.json.new" "$data/run/addresses.json"
+sleep 1000 &
+trap 'kill $!; exit 0' INT
+wait
+"#;
+
+    fn stand_in(dir: &TempDir) -> PathBuf {
+        let program = dir.path().join("schoolgate");
+        std::fs::write(&program, STAND_IN).expect("written");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        program
+    }
+
+    #[tokio::test]
+    async fn a_site_restarts_on_the_addresses_it_had_and_stops() {
+        let dir = TempDir::new().expect("a directory");
+        let mut site = Site::builder(stand_in(&dir)).up().await;
+        assert_eq!(site.http().port(), 1001);
+        site.restart().await;
+        assert!(site.log().ends_with("started with 127.0.0.1:1001\n"));
+        assert!(site.proxy.is_running());
+        assert!(site.stop().await.success());
+        assert!(!site.proxy.is_running());
+    }
+
+    #[tokio::test]
+    async fn a_site_that_does_not_start_says_why() {
+        let dir = TempDir::new().expect("a directory");
+        let error = Site::builder(stand_in(&dir)).env("FAILS", "1").try_up().await.expect_err("it ends");
+        assert_eq!(error.exit.and_then(|exit| exit.code()), Some(3));
+        assert!(error.to_string().contains("no room"));
+    }
+}

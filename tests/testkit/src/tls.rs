@@ -266,3 +266,62 @@ async fn patiently<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T
 fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
     hay.windows(needle.len()).position(|window| window == needle)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// Answers these bytes on each connection, after one request head.
+    async fn server(answer: &'static [u8]) -> (SocketAddr, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("a pair");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(answer).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        (addr, made.cert.pem())
+    }
+
+    #[tokio::test]
+    async fn answers_with_a_length_with_chunks_and_without_either_are_read() {
+        let (addr, ca) = server(
+            b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\n\r\nhi\
+              HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\nT: 1\r\n\r\n\
+              HTTP/1.1 500 No\r\n\r\nrest",
+        )
+        .await;
+        let mut conn = TlsConn::connect(addr, "a.test", &[], &ca).await.expect("a handshake");
+        let first = conn.get("a.test", "/").await.expect("an answer");
+        assert_eq!((first.status, first.header("x-a"), first.text().as_str()), (200, Some("1"), "hi"));
+        let second = conn.read_response().await.expect("an answer");
+        assert_eq!((second.status, second.text().as_str()), (404, "abc"));
+        let third = conn.read_response().await.expect("an answer");
+        assert_eq!((third.status, third.text().as_str()), (500, "rest"));
+        assert_eq!(conn.read_response().await.expect_err("nothing left").kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_for_another_name_is_refused() {
+        let (addr, ca) = server(b"").await;
+        assert!(TlsConn::connect(addr, "b.test", &[], &ca).await.is_err());
+    }
+}
