@@ -1,0 +1,143 @@
+//! What the gateway says itself.
+
+mod accept;
+mod page;
+mod redirect;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, RETRY_AFTER, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use schoolgate_config::model::Tenant;
+
+pub(crate) use redirect::{https_location, route_location};
+
+use crate::fault::Fault;
+use crate::forward::request::X_REQUEST_ID;
+use crate::forward::request_id::RequestId;
+
+/// Bytes of an unread request body that are read and thrown away so that the connection can go on: 64 KiB. Closing
+/// with unread bytes makes the kernel reset the connection, and the answer may be lost with it.
+const DRAIN_BYTES: usize = 64 * 1024;
+
+/// How long that may take: 1 s.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// The body's type and bytes.
+struct Body {
+    content_type: &'static str,
+    bytes: Bytes,
+}
+
+/// An answer of ours.
+pub(crate) struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Option<Body>,
+}
+
+impl Answer {
+    /// What a fault looks like: a problem document (RFC 9457), or a page in the tenant's colours for who prefers HTML.
+    pub(crate) fn fault(fault: Fault, id: &RequestId, tenant: Option<&Tenant>, request: &HeaderMap) -> Self {
+        let row = fault.row();
+        let body = if accept::prefers_html(request) {
+            Body { content_type: "text/html; charset=utf-8", bytes: page::html(&row, id, tenant).into() }
+        } else {
+            Body { content_type: "application/problem+json", bytes: page::problem(&row, id).into() }
+        };
+        let mut headers = HeaderMap::with_capacity(12);
+        headers.insert(VARY, HeaderValue::from_static("accept"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+        if let Some(seconds) = row.retry_after_s {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::new(status, headers, Some(body), id)
+    }
+
+    /// Somewhere else.
+    pub(crate) fn redirect(status: u16, location: HeaderValue, id: &RequestId) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
+        let mut headers = HeaderMap::with_capacity(6);
+        headers.insert(LOCATION, location);
+        Self::new(status, headers, None, id)
+    }
+
+    /// Nothing more to say: the answer to `OPTIONS *`.
+    pub(crate) fn no_content(id: &RequestId) -> Self {
+        Self::new(StatusCode::NO_CONTENT, HeaderMap::new(), None, id)
+    }
+
+    fn new(status: StatusCode, mut headers: HeaderMap, body: Option<Body>, id: &RequestId) -> Self {
+        // An answer of ours says how things stand now.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_REQUEST_ID.clone(), id.header());
+        if let Some(body) = &body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(body.content_type));
+        }
+        if status != StatusCode::NO_CONTENT {
+            headers.insert(CONTENT_LENGTH, body.as_ref().map_or(0, |b| b.bytes.len()).into());
+        }
+        Self { status, headers, body }
+    }
+
+    /// Sends the answer. `keep` says whether the connection may go on after it; a request body that was not read ends
+    /// it unless it is short.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(crate) async fn send(self, session: &mut Session, keep: bool) -> Result<()> {
+        let keep = keep && body_is_short(session);
+        if !keep {
+            session.set_keepalive(None);
+        }
+        let (mut parts, ()) = http::Response::new(()).into_parts();
+        parts.status = self.status;
+        parts.headers = self.headers;
+        let head = Box::new(ResponseHeader::from(parts));
+        let body = self.body.filter(|_| session.req_header().method != Method::HEAD);
+        session.write_response_header(head, body.is_none()).await?;
+        match body {
+            Some(body) => session.write_response_body(Some(body.bytes), true).await?,
+            None => session.downstream_session.finish_body().await?,
+        }
+        session.set_total_drain_timeout(Some(DRAIN_TIME));
+        if !session.is_body_done() {
+            drain(session).await;
+        }
+        Ok(())
+    }
+}
+
+/// Whether what is left of the request body can be read for the next request's sake. A client that waits for
+/// `100 Continue` may or may not send its body after our answer, so nobody knows where its next request begins.
+fn body_is_short(session: &mut Session) -> bool {
+    if session.is_body_done() {
+        return true;
+    }
+    let headers = &session.req_header().headers;
+    let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    length.is_some_and(|l| l <= DRAIN_BYTES) && !headers.contains_key(http::header::EXPECT)
+}
+
+async fn drain(session: &mut Session) {
+    let reading = async {
+        let mut read = 0;
+        while read < DRAIN_BYTES {
+            match session.downstream_session.read_request_body().await {
+                Ok(Some(piece)) => read += piece.len(),
+                // The end, or a client that is gone: either way there is no more.
+                Ok(None) | Err(_) => break,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
+}

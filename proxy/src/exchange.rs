@@ -1,0 +1,129 @@
+//! Exchange: the typed context of one request, and which phase sets which field.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use schoolgate_config::model::{BackendId, Revision, Route};
+use schoolgate_config::table::{PoolEntry, TenantEntry};
+
+use crate::admit::client_addr::Client;
+use crate::admit::gate::Head;
+use crate::admit::limits::BodyMeter;
+use crate::balance::InFlight;
+use crate::fault::Fault;
+use crate::forward::request_id::RequestId;
+use crate::live::{NodeLive, TenantPermit};
+use crate::observe::Mismatch;
+
+/// What is known of one request. Made by `new_ctx`, dropped when the request is over; its permits return then,
+/// whatever became of the request.
+pub struct Exchange {
+    /// When it began: its head had arrived.
+    pub(crate) began: Instant,
+    /// The same moment by the wall clock, milliseconds since 1970.
+    pub(crate) began_ms: i64,
+    /// Our identifier of it.
+    pub(crate) request_id: RequestId,
+    /// Who asks. Set by `request_filter`.
+    pub(crate) client: Option<Client>,
+    /// What the gate learned. Set by `request_filter`.
+    pub(crate) head: Head,
+    /// Where it goes. Set by `request_filter` when the decision names a backend's pool.
+    pub(crate) target: Option<Target>,
+    /// For whom, also when it was refused. Set by `request_filter`.
+    pub(crate) tenant: Option<Arc<TenantEntry<NodeLive>>>,
+    /// The revision that decided. Set by `request_filter`.
+    pub(crate) revision: Revision,
+    /// Its tenant's count of requests in flight. Set by `request_filter`.
+    pub(crate) permit: Option<TenantPermit>,
+    /// Bytes of its body. Counted by `request_body_filter`.
+    pub(crate) body: BodyMeter,
+    /// The attempt that runs, and those before it. Set by `request_filter` and `upstream_peer`.
+    pub(crate) attempts: Attempts,
+    /// Why the gateway answers itself. Set wherever that is decided.
+    pub(crate) fault: Option<Fault>,
+    /// Identifiers disagreed.
+    pub(crate) mismatch: Option<Mismatch>,
+    /// No tenant has its host.
+    pub(crate) unknown_host: bool,
+    /// How long its parts took.
+    pub(crate) times: Times,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Exchange({})", self.request_id)
+    }
+}
+
+/// Where a request goes.
+pub(crate) struct Target {
+    pub(crate) pool: Arc<PoolEntry<NodeLive>>,
+    pub(crate) route: Option<Arc<Route>>,
+    /// The host in canonical form with the client's port, if that is not what the client sent.
+    pub(crate) host: Option<HeaderValue>,
+}
+
+/// Attempts at backends.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
+    /// The backend that was chosen last.
+    pub(crate) current: Option<InFlight>,
+    /// `current` was chosen and not asked yet.
+    pub(crate) fresh: bool,
+    /// Backends that failed and are not asked again.
+    pub(crate) failed: Vec<BackendId>,
+    /// Repeated attempts that count against the pool's rule.
+    pub(crate) retries: u8,
+    /// Repeated attempts after a stale connection.
+    pub(crate) stale: u8,
+    /// What the last backend answered.
+    pub(crate) status: Option<u16>,
+}
+
+/// Moments of a request, from its beginning.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Times {
+    /// It was known where it goes.
+    pub(crate) decided: Option<Duration>,
+    /// The last attempt began.
+    pub(crate) attempt: Option<Duration>,
+    /// The last attempt had a connection.
+    pub(crate) connected: Option<Duration>,
+    /// The backend's head arrived.
+    pub(crate) first_byte: Option<Duration>,
+}
+
+impl Exchange {
+    pub(crate) fn new(began_ms: i64) -> Self {
+        let began = Instant::now();
+        Self {
+            began,
+            began_ms,
+            request_id: RequestId::new(began_ms),
+            client: None,
+            head: Head::default(),
+            target: None,
+            tenant: None,
+            revision: Revision::NONE,
+            permit: None,
+            body: BodyMeter::new(u64::MAX, began),
+            attempts: Attempts::default(),
+            fault: None,
+            mismatch: None,
+            unknown_host: false,
+            times: Times::default(),
+        }
+    }
+
+    /// Time since it began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Now, milliseconds since 1970, by the wall clock at its beginning and the monotonic one since.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.began_ms.saturating_add(i64::try_from(self.elapsed().as_millis()).unwrap_or(i64::MAX))
+    }
+}

@@ -1,0 +1,211 @@
+//! Fault: every way we refuse or fail, with its status, code, text and metric label, in one table.
+//!
+//! What a client reads of a fault is written here and nowhere else, so that it says nothing of our insides.
+
+use pingora_error::{Error, ErrorSource, ErrorType};
+
+/// Why a request got an answer of ours instead of a backend's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The request head breaks a rule of the gate, or its authority is no host.
+    BadRequest,
+    /// Nothing says which tenant.
+    NoIdentifier,
+    /// SNI and authority lead to different tenants.
+    Misdirected,
+    /// No such tenant, or one that is not served.
+    NotActive,
+    /// The tenant is suspended.
+    Suspended,
+    /// The tenant, or the route, is in maintenance.
+    Maintenance,
+    /// The route needs a feature that the tenant does not have.
+    FeatureNotInPlan,
+    /// The pool that should serve is not there.
+    NoRoute,
+    /// The body is larger than route, plan or gateway allow.
+    BodyTooLarge,
+    /// The request target is longer than the gateway takes.
+    UriTooLong,
+    /// The head has more fields than the gateway takes.
+    HeadersTooLarge,
+    /// The client did not send its body in time.
+    RequestTimeout,
+    /// Something of ours failed.
+    Internal,
+    /// The backend could not be reached, broke off, or answered something that is not HTTP.
+    Upstream,
+    /// No backend of the pool takes requests.
+    NoBackend,
+    /// The backend took longer than its timeouts.
+    UpstreamTimeout,
+}
+
+/// What a fault looks like from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// The HTTP status.
+    pub status: u16,
+    /// The code in `error`, and the metric label.
+    pub code: &'static str,
+    /// The status in words.
+    pub title: &'static str,
+    /// One sentence for the one who asked.
+    pub message: &'static str,
+    /// `Retry-After` in seconds, where trying again can help.
+    pub retry_after_s: Option<u32>,
+}
+
+impl Fault {
+    /// Every fault, for metrics and tests.
+    pub const ALL: [Self; 16] = [
+        Self::BadRequest,
+        Self::NoIdentifier,
+        Self::Misdirected,
+        Self::NotActive,
+        Self::Suspended,
+        Self::Maintenance,
+        Self::FeatureNotInPlan,
+        Self::NoRoute,
+        Self::BodyTooLarge,
+        Self::UriTooLong,
+        Self::HeadersTooLarge,
+        Self::RequestTimeout,
+        Self::Internal,
+        Self::Upstream,
+        Self::NoBackend,
+        Self::UpstreamTimeout,
+    ];
+
+    /// What it looks like from outside.
+    pub const fn row(self) -> Row {
+        const fn row(status: u16, code: &'static str, title: &'static str, message: &'static str) -> Row {
+            Row { status, code, title, message, retry_after_s: None }
+        }
+        const fn later(row: Row, seconds: u32) -> Row {
+            Row { retry_after_s: Some(seconds), ..row }
+        }
+        match self {
+            Self::BadRequest => row(400, "BAD_REQUEST", "Bad Request", "The request is not valid HTTP."),
+            Self::NoIdentifier => {
+                row(400, "TENANT_NOT_FOUND", "Bad Request", "The request does not say which school it is for.")
+            }
+            Self::Misdirected => row(
+                421,
+                "MISDIRECTED",
+                "Misdirected Request",
+                "This connection was opened for another name; open a new one.",
+            ),
+            Self::NotActive => row(404, "TENANT_NOT_ACTIVE", "Not Found", "There is no active school at this address."),
+            Self::Suspended => row(403, "TENANT_SUSPENDED", "Forbidden", "This school's platform is suspended."),
+            Self::Maintenance => later(
+                row(
+                    503,
+                    "TENANT_MAINTENANCE",
+                    "Service Unavailable",
+                    "This school's platform is in maintenance and will be back soon.",
+                ),
+                // Maintenance is announced in minutes; a client that asks each two minutes is soon enough.
+                120,
+            ),
+            Self::FeatureNotInPlan => {
+                row(403, "FEATURE_NOT_IN_PLAN", "Forbidden", "This feature is not part of the school's plan.")
+            }
+            Self::NoRoute => row(404, "NO_ROUTE", "Not Found", "Nothing serves this address."),
+            Self::BodyTooLarge => {
+                row(413, "BODY_TOO_LARGE", "Content Too Large", "The request body is larger than allowed.")
+            }
+            Self::UriTooLong => row(414, "URI_TOO_LONG", "URI Too Long", "The address is longer than allowed."),
+            Self::HeadersTooLarge => row(
+                431,
+                "HEADERS_TOO_LARGE",
+                "Request Header Fields Too Large",
+                "The request has more or larger header fields than allowed.",
+            ),
+            Self::RequestTimeout => {
+                row(408, "REQUEST_TIMEOUT", "Request Timeout", "The request did not arrive in time.")
+            }
+            Self::Internal => {
+                row(500, "TENANT_PROCESSING_ERROR", "Internal Server Error", "The request could not be processed.")
+            }
+            Self::Upstream => row(502, "UPSTREAM_ERROR", "Bad Gateway", "The school's platform did not answer."),
+            Self::NoBackend => later(
+                row(503, "NO_BACKEND", "Service Unavailable", "The school's platform is not available right now."),
+                // Two rounds of health checks at their default second, and a little.
+                5,
+            ),
+            Self::UpstreamTimeout => {
+                row(504, "UPSTREAM_TIMEOUT", "Gateway Timeout", "The school's platform did not answer in time.")
+            }
+        }
+    }
+
+    /// The HTTP status.
+    pub const fn status(self) -> u16 {
+        self.row().status
+    }
+
+    /// The code in `error`, and the metric label.
+    pub const fn code(self) -> &'static str {
+        self.row().code
+    }
+
+    /// The fault that an error of the proxy machinery is for the client; `None`: the client is gone, nobody reads an
+    /// answer.
+    ///
+    /// `body_pending` says whether the request's body was still arriving: the same timeout is then the client's.
+    pub(crate) fn of_error(error: &Error, body_pending: bool) -> Option<Self> {
+        use ErrorType as E;
+        match (&error.esource, &error.etype) {
+            (ErrorSource::Downstream, E::ReadTimedout) => Some(Self::RequestTimeout),
+            (
+                ErrorSource::Downstream,
+                E::WriteError | E::WriteTimedout | E::ReadError | E::ConnectionClosed | E::ConnectError | E::H2Error,
+            ) => None,
+            (ErrorSource::Downstream, _) => Some(Self::BadRequest),
+            (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout) if body_pending => Some(Self::RequestTimeout),
+            (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout | E::ConnectTimedout) => {
+                Some(Self::UpstreamTimeout)
+            }
+            (ErrorSource::Upstream, _) => Some(Self::Upstream),
+            (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Self::Internal),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_name_one_fault_each_and_statuses_are_errors() {
+        let mut codes: Vec<_> = Fault::ALL.iter().map(|f| f.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Fault::ALL.len());
+        assert!(Fault::ALL.iter().all(|f| (400..600).contains(&f.status())));
+    }
+
+    #[test]
+    fn a_timeout_is_the_clients_while_its_body_is_on_the_way() {
+        let mut error = Error::new_up(ErrorType::ReadTimedout);
+        assert_eq!(Fault::of_error(&error, true), Some(Fault::RequestTimeout));
+        assert_eq!(Fault::of_error(&error, false), Some(Fault::UpstreamTimeout));
+        error.esource = ErrorSource::Downstream;
+        assert_eq!(Fault::of_error(&error, false), Some(Fault::RequestTimeout));
+    }
+
+    #[test]
+    fn a_client_that_is_gone_gets_no_answer() {
+        assert_eq!(Fault::of_error(&Error::new_down(ErrorType::ConnectionClosed), false), None);
+        assert_eq!(Fault::of_error(&Error::new_down(ErrorType::WriteError), false), None);
+    }
+
+    #[test]
+    fn what_a_backend_does_wrong_is_a_bad_gateway() {
+        for etype in [ErrorType::ConnectRefused, ErrorType::ConnectionClosed, ErrorType::InvalidHTTPHeader] {
+            assert_eq!(Fault::of_error(&Error::new_up(etype), false), Some(Fault::Upstream));
+        }
+        assert_eq!(Fault::of_error(&Error::new_up(ErrorType::ConnectTimedout), false), Some(Fault::UpstreamTimeout));
+    }
+}

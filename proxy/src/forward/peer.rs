@@ -1,0 +1,91 @@
+//! How a backend is reached: its address, what it speaks, every timeout, and who shares its connections.
+
+use std::time::Duration;
+
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType, Result};
+use schoolgate_config::model::{BackendAddress, PoolTimeouts};
+
+/// Requests at once on one HTTP/2 connection to a backend: 100, what most servers allow.
+const H2C_STREAMS: usize = 100;
+
+/// How long a switched protocol may say nothing in either direction: 10 minutes. Browsers and libraries ping a
+/// WebSocket at least once a minute; what is silent for longer has lost its peer.
+pub(crate) const UPGRADED_IDLE: Duration = Duration::from_secs(600);
+
+/// What one request asks of the connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wants {
+    /// Requests of one group share kept connections; no other does.
+    pub(crate) group: u64,
+    /// Time for the answer's head and between two pieces of its body.
+    pub(crate) read: Duration,
+    /// The client wants to switch protocols.
+    pub(crate) upgrade: bool,
+}
+
+/// The way to a backend.
+///
+/// # Errors
+/// A Unix path that no socket can have.
+pub(crate) fn peer(address: &BackendAddress, timeouts: &PoolTimeouts, wants: Wants) -> Result<Box<HttpPeer>> {
+    let mut peer = match address {
+        BackendAddress::Http(addr) | BackendAddress::H2c(addr) => HttpPeer::new(*addr, false, String::new()),
+        BackendAddress::Unix(path) => {
+            let path = path.to_str().ok_or_else(|| Error::new_in(ErrorType::SocketError))?;
+            HttpPeer::new_uds(path, false, String::new())?
+        }
+    };
+    peer.group_key = wants.group;
+    let options = &mut peer.options;
+    let connect = Duration::from_millis(timeouts.connect_ms);
+    options.connection_timeout = Some(connect);
+    options.total_connection_timeout = Some(connect);
+    options.read_timeout = Some(if wants.upgrade { wants.read.max(UPGRADED_IDLE) } else { wants.read });
+    options.write_timeout = Some(Duration::from_millis(timeouts.write_ms));
+    options.idle_timeout = Some(Duration::from_millis(timeouts.idle_ms));
+    if matches!(address, BackendAddress::H2c(_)) {
+        options.set_http_version(2, 2);
+        options.max_h2_streams = H2C_STREAMS;
+    }
+    Ok(Box::new(peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::upstreams::peer::Peer;
+
+    use super::*;
+
+    fn reuse(address: &str, group: u64) -> u64 {
+        let wants = Wants { group, read: Duration::from_secs(1), upgrade: false };
+        let address = address.parse().expect("an address");
+        peer(&address, &PoolTimeouts::default(), wants).expect("a peer").reuse_hash()
+    }
+
+    #[test]
+    fn connections_are_shared_within_a_group_only() {
+        assert_eq!(reuse("http://127.0.0.1:9001", 1), reuse("http://127.0.0.1:9001", 1));
+        assert_ne!(reuse("http://127.0.0.1:9001", 1), reuse("http://127.0.0.1:9001", 2));
+        assert_ne!(reuse("unix:/run/a.sock", 1), reuse("unix:/run/b.sock", 1));
+    }
+
+    #[test]
+    fn every_timeout_is_set() {
+        for address in ["http://127.0.0.1:9001", "h2c://127.0.0.1:9001", "unix:/run/a.sock"] {
+            let wants = Wants { group: 1, read: Duration::from_secs(7), upgrade: false };
+            let address = address.parse().expect("an address");
+            let peer = peer(&address, &PoolTimeouts::default(), wants).expect("a peer");
+            let options = &peer.options;
+            assert_eq!(options.read_timeout, Some(Duration::from_secs(7)));
+            for timeout in [
+                options.connection_timeout,
+                options.total_connection_timeout,
+                options.write_timeout,
+                options.idle_timeout,
+            ] {
+                assert!(timeout.is_some());
+            }
+        }
+    }
+}

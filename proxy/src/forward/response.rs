@@ -1,0 +1,84 @@
+//! Headers coming back downstream: what belonged to the hop between us and the backend ends here.
+
+use http::header::{CONNECTION, PROXY_AUTHENTICATE, SERVER, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::request::{X_REQUEST_ID, X_TENANT_CONTEXT};
+
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Rewrites the fields of a response for the client. Framing stays: the server side frames anew by it.
+pub(crate) fn rewrite(headers: &mut HeaderMap, status: StatusCode, request_id: &HeaderValue) {
+    // A switched protocol needs `Connection` and `Upgrade`; everywhere else they were said to us.
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        if headers.contains_key(CONNECTION) {
+            remove_nominated(headers);
+        }
+        headers.remove(UPGRADE);
+    }
+    headers.remove(&KEEP_ALIVE);
+    headers.remove(&PROXY_CONNECTION);
+    headers.remove(PROXY_AUTHENTICATE);
+    // What a backend runs on is nobody's business.
+    headers.remove(SERVER);
+    // An application that echoes its request must not hand out a credential.
+    headers.remove(&X_TENANT_CONTEXT);
+    headers.insert(X_REQUEST_ID.clone(), request_id.clone());
+}
+
+fn remove_nominated(headers: &mut HeaderMap) {
+    let lines = headers.get_all(CONNECTION).iter();
+    let nominated: Vec<HeaderName> = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|token| !matches!(*token, "close" | "keep-alive" | "Close" | "Keep-Alive"))
+        .filter_map(|token| HeaderName::try_from(token).ok())
+        // Framing and meaning are not the backend's to hide.
+        .filter(|n| !matches!(n.as_str(), "content-length" | "transfer-encoding" | "content-type" | "set-cookie"))
+        .collect();
+    for name in nominated {
+        headers.remove(name);
+    }
+    headers.remove(CONNECTION);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(status: u16, fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers: HeaderMap =
+            fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect();
+        let status = StatusCode::from_u16(status).expect("a status");
+        rewrite(&mut headers, status, &HeaderValue::from_static("ID"));
+        headers
+    }
+
+    #[test]
+    fn what_belonged_to_one_hop_is_removed() {
+        let headers = rewritten(
+            200,
+            &[
+                ("connection", "keep-alive, x-hop, Content-Length"),
+                ("keep-alive", "timeout=5"),
+                ("x-hop", "1"),
+                ("upgrade", "h2c"),
+                ("server", "app/1.2"),
+                ("x-tenant-context", "a.b.c"),
+                ("content-length", "3"),
+                ("set-cookie", "a=b"),
+            ],
+        );
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "set-cookie", "x-request-id"]);
+    }
+
+    #[test]
+    fn a_switched_protocol_keeps_what_switches_it() {
+        let headers = rewritten(101, &[("connection", "Upgrade"), ("upgrade", "websocket")]);
+        assert!(headers.contains_key("connection") && headers.contains_key("upgrade"));
+    }
+}

@@ -1,0 +1,638 @@
+//! Gateway: the life of a request, phase by phase. Each phase is a few lines that call the modules beside this one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Version};
+use ipnet::IpNet;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use schoolgate_config::identity::{self, Headers, Refusal, RequestFacts};
+use schoolgate_config::model::Route;
+use schoolgate_config::settings::EdgeLimits;
+use schoolgate_config::table::{RoutingTable, TenantEntry};
+use schoolgate_config::time::Clock;
+use tracing::{debug, error};
+
+use crate::admit::client_addr::Client;
+use crate::admit::gate::{self, HeadLimits};
+use crate::admit::limits::BodyMeter;
+use crate::answer::{self, Answer};
+use crate::balance::retry::{self, Attempt, Failure, Verdict};
+use crate::balance::{InFlight, NoBackend};
+use crate::exchange::{Exchange, Target};
+use crate::fault::Fault;
+use crate::feed::Signing;
+use crate::forward::context::context;
+use crate::forward::peer::{self, UPGRADED_IDLE, Wants};
+use crate::forward::request::{self, Upward};
+use crate::forward::response;
+use crate::live::{NodeLive, TenantPermit};
+use crate::observe::{Finished, Mismatch, Observe, Phases};
+use crate::transport::{ConnInfo, conn_info};
+
+/// What every request reads; swapped whole when a revision is adopted.
+pub type SharedTable = Arc<ArcSwap<RoutingTable<NodeLive>>>;
+
+/// What a gateway is made of.
+pub struct GatewayParts {
+    /// The table that requests read.
+    pub table: SharedTable,
+    /// The key that signs tenant contexts.
+    pub signing: Signing,
+    /// Counts and logs.
+    pub observe: Arc<Observe>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where TLS is served to the public: what plain HTTP redirects to.
+    pub https_port: u16,
+    /// Networks of hops whose `X-Forwarded-*` count.
+    pub trusted_hops: Vec<IpNet>,
+    /// What the edge bears.
+    pub limits: EdgeLimits,
+}
+
+/// Serves requests; each worker has a clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<GatewayParts>);
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gateway")
+    }
+}
+
+/// What admission came to.
+enum Admitted {
+    /// To a backend, which is chosen.
+    Forward,
+    /// An answer of ours.
+    Answer(Answer),
+}
+
+/// A request refused, and whether its connection can be trusted to frame another.
+struct Refused {
+    fault: Fault,
+    keep: bool,
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self { fault, keep: true }
+    }
+}
+
+impl Gateway {
+    /// A gateway of these parts.
+    pub fn new(parts: GatewayParts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Runs a step of ours; a panic in it is caught, counted, and becomes a fault. It is a bug, but not one that may
+    /// take other tenants' connections down.
+    fn guard<T>(&self, step: impl FnOnce() -> T) -> Result<T, Fault> {
+        catch_unwind(AssertUnwindSafe(step)).map_err(|_| {
+            self.0.observe.panicked();
+            Fault::Internal
+        })
+    }
+
+    /// Everything that is decided before a backend is asked.
+    fn admit(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Refused> {
+        let parts = &*self.0;
+        let conn = conn_info(session).cloned();
+        let limits =
+            HeadLimits { target_bytes: parts.limits.uri_bytes as usize, fields: parts.limits.header_fields as usize };
+        let raw = session.as_http1().map(|h1| h1.get_headers_raw_bytes());
+        let head = gate::check(session.req_header(), raw.as_deref(), &limits)
+            // Where the next message begins is not sure after a head like that.
+            .map_err(|fault| Refused { fault, keep: false })?;
+        exchange.head = head;
+        normalise(session.req_header_mut(), head.absolute_form);
+        exchange.client = Some(client(conn.as_deref(), session, &parts.trusted_hops));
+        if head.asterisk {
+            return Ok(Admitted::Answer(Answer::no_content(&exchange.request_id)));
+        }
+        self.decide(conn.as_deref(), session, exchange)
+    }
+
+    fn decide(
+        &self,
+        conn: Option<&ConnInfo>,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<Admitted, Refused> {
+        let parts = &*self.0;
+        let table = parts.table.load();
+        exchange.revision = table.revision();
+        let request = session.req_header();
+        let authority = authority(request);
+        let secure = exchange.client.is_some_and(|c| c.secure);
+        if !secure && let Some(answer) = self.to_https(&table, request, authority, exchange) {
+            return Ok(Admitted::Answer(answer));
+        }
+        let facts = RequestFacts {
+            sni: conn.and_then(ConnInfo::sni).map(|sni| &**sni),
+            authority,
+            method: request.method.as_str(),
+            path: request.uri.path(),
+            headers: &Fields(&request.headers),
+        };
+        let selected = match identity::decide(&table, &facts) {
+            Ok(selected) => selected,
+            Err(refusal) => return self.refuse(refusal, exchange),
+        };
+        exchange.times.decided = Some(exchange.elapsed());
+        let host = canonical_host(authority, &selected.host, selected.port);
+        let route = selected.route.cloned();
+        let (tenant, pool) = (selected.tenant.clone(), selected.pool.clone());
+        drop(table);
+        exchange.permit = Some(TenantPermit::take(&parts.observe, &tenant.live.counters));
+        exchange.body = BodyMeter::new(self.body_limit(&tenant, route.as_deref()), exchange.began);
+        exchange.tenant = Some(tenant);
+        pool.live.budget.earn(pool.pool.retry.budget_percent);
+        exchange.target = Some(Target { pool, route, host });
+        exchange.body.announced(exchange.head.content_length)?;
+        choose(exchange).map_err(|NoBackend| Fault::NoBackend)?;
+        self.set_deadlines(session, exchange);
+        Ok(Admitted::Forward)
+    }
+
+    /// Plain HTTP: a host we know is sent to TLS, any other is unknown here as there.
+    fn to_https(
+        &self,
+        table: &RoutingTable<NodeLive>,
+        request: &RequestHeader,
+        authority: Option<&str>,
+        exchange: &Exchange,
+    ) -> Option<Answer> {
+        let host = identity::normalise(authority?).ok()?.host;
+        if identity::tenant_of(table, &host).is_none() && table.zone_of_shared_host(&host).is_none() {
+            return None;
+        }
+        let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+        let location = answer::https_location(&host, self.0.https_port, target)?;
+        Some(Answer::redirect(308, location, &exchange.request_id))
+    }
+
+    fn refuse(&self, refusal: Refusal<'_, NodeLive>, exchange: &mut Exchange) -> Result<Admitted, Refused> {
+        exchange.times.decided = Some(exchange.elapsed());
+        let (fault, tenant) = match refusal {
+            Refusal::BadAuthority(_) => (Fault::BadRequest, None),
+            Refusal::NoIdentifier => (Fault::NoIdentifier, None),
+            Refusal::Misdirected => {
+                exchange.mismatch = Some(Mismatch::Sni);
+                (Fault::Misdirected, None)
+            }
+            Refusal::NotActive => {
+                exchange.unknown_host = true;
+                (Fault::NotActive, None)
+            }
+            Refusal::Suspended(tenant) => (Fault::Suspended, Some(tenant)),
+            Refusal::Maintenance(tenant) => (Fault::Maintenance, Some(tenant)),
+            Refusal::FeatureNotInPlan(tenant) => (Fault::FeatureNotInPlan, Some(tenant)),
+            Refusal::NoRoute(tenant) => (Fault::NoRoute, Some(tenant)),
+            Refusal::Redirect(tenant, route) => {
+                exchange.tenant = Some(tenant.clone());
+                let redirect = route.action.redirect.as_ref();
+                let location = redirect.and_then(answer::route_location).ok_or(Fault::Internal)?;
+                let status = redirect.map_or(308, |r| r.status);
+                return Ok(Admitted::Answer(Answer::redirect(status, location, &exchange.request_id)));
+            }
+        };
+        exchange.tenant = tenant.cloned();
+        Err(fault.into())
+    }
+
+    fn body_limit(&self, tenant: &TenantEntry<NodeLive>, route: Option<&Route>) -> u64 {
+        route.and_then(|r| r.action.body_bytes).or(tenant.plan.limits.body_bytes).unwrap_or(self.0.limits.body_bytes)
+    }
+
+    fn set_deadlines(&self, session: &mut Session, exchange: &Exchange) {
+        // The time without a byte of the body is the transport's; a switched protocol has a longer one.
+        if exchange.head.upgrade {
+            session.set_read_timeout(Some(UPGRADED_IDLE));
+        }
+        session.set_write_timeout(Some(self.0.limits.write_stall_s.duration()));
+    }
+
+    /// The peer of the attempt that begins.
+    fn attempt(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>, Fault> {
+        if !exchange.attempts.fresh {
+            choose(exchange).map_err(|NoBackend| Fault::NoBackend)?;
+            // What was read of the body is sent, and counted, again.
+            exchange.body.restart();
+        }
+        exchange.attempts.fresh = false;
+        exchange.attempts.status = None;
+        exchange.times.attempt = Some(exchange.elapsed());
+        let (Some(target), Some(tenant)) = (&exchange.target, &exchange.tenant) else { return Err(Fault::Internal) };
+        let backend = exchange.attempts.current.as_ref().ok_or(Fault::Internal)?.backend();
+        let pool = &target.pool;
+        let timeouts = &pool.pool.timeouts;
+        let read_ms = target.route.as_ref().and_then(|r| r.action.timeout_ms).unwrap_or(timeouts.read_ms);
+        let mut read = Duration::from_millis(read_ms);
+        if !session.is_body_done() {
+            // The clock of the answer starts anew with every piece of the body, so it also cuts a body that stalls; a
+            // route's short timeout must not.
+            read = read.max(self.0.limits.body_stall_s.duration());
+        }
+        let wants = Wants { group: group(tenant.live.number, pool.live.number), read, upgrade: exchange.head.upgrade };
+        peer::peer(&backend.address, timeouts, wants).map_err(|_| Fault::Internal)
+    }
+
+    fn rewrite_request(&self, session: &Session, upstream: &mut RequestHeader, exchange: &Exchange) {
+        let (Some(target), Some(tenant), Some(client)) = (&exchange.target, &exchange.tenant, &exchange.client) else {
+            return;
+        };
+        let key = self.0.signing.load();
+        let context = context(key.as_ref(), tenant, &target.pool.pool.id, exchange.began_ms.div_euclid(1_000));
+        let peer = conn_info(session).map_or(client.ip, |conn| conn.client.ip().to_canonical());
+        let up = Upward {
+            has_unwanted: exchange.head.has_unwanted,
+            cookie_crumbs: exchange.head.cookie_crumbs,
+            tenant: &tenant.live,
+            context: &context,
+            route: target.route.as_deref(),
+            request_id: &exchange.request_id.header(),
+            peer,
+            via_hop: client.via_hop,
+            secure: client.secure,
+            host: target.host.as_ref(),
+        };
+        if let Some(route) = &target.route
+            && let Some(changed) =
+                upstream.uri.path_and_query().and_then(|t| request::rewritten_target(route, t.as_str()))
+        {
+            set_target(upstream, &changed);
+        }
+        change_fields(upstream, |headers| request::rewrite(headers, &up));
+    }
+
+    /// Takes a failed attempt into account and says whether another follows.
+    fn after_failure(&self, session: &Session, exchange: &mut Exchange, failure: Failure) -> bool {
+        let now_ms = exchange.now_ms();
+        let Some(target) = &exchange.target else { return false };
+        let Some(backend) = exchange.attempts.current.as_ref().map(|a| a.backend().clone()) else { return false };
+        let (live, rules) = (&target.pool.live, &target.pool.pool);
+        if matches!(failure, Failure::NotConnected | Failure::Broken | Failure::TimedOut) {
+            live.failed(&backend, &rules.ejection, now_ms);
+        }
+        let attempt = Attempt {
+            failure,
+            idempotent: session.req_header().method.is_idempotent(),
+            replayable: !session.as_ref().retry_buffer_truncated(),
+            answered: session.response_written().is_some() || exchange.attempts.status.is_some(),
+            retries: exchange.attempts.retries,
+            stale: exchange.attempts.stale,
+        };
+        match retry::verdict(&rules.retry, attempt) {
+            Verdict::GiveUp => return false,
+            Verdict::RetryStale => exchange.attempts.stale += 1,
+            Verdict::Retry => {
+                exchange.attempts.failed.push(backend.id);
+                // The failure is the better answer than "no backend" when there is no other.
+                let another = live.pick(rules.balance, &exchange.attempts.failed, now_ms, fastrand::u64(..)).is_ok();
+                if !another || !live.budget.spend(now_ms) {
+                    return false;
+                }
+                exchange.attempts.retries += 1;
+                self.0.observe.retried(&live.counters);
+            }
+        }
+        backend.counters.failed();
+        debug!(
+            request.id = %exchange.request_id, pool.id = %rules.id, backend.addr = %backend.address,
+            "{} did not answer ({failure:?}); trying again", backend.address
+        );
+        true
+    }
+
+    fn finished(&self, session: &Session, exchange: &Exchange) {
+        let request = session.req_header();
+        let conn = conn_info(session);
+        let client = exchange.client.map(|c| c.ip).or_else(|| conn.map(|c| c.client.ip()));
+        let status = session.response_written().map_or(0, |r| r.status.as_u16());
+        let host = authority(request);
+        let times = &exchange.times;
+        let attempt = exchange.attempts.current.as_ref().filter(|_| times.attempt.is_some()).map(InFlight::backend);
+        self.0.observe.request(&Finished {
+            request_id: exchange.request_id.as_str(),
+            client: client.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+            protocol: match request.version {
+                Version::HTTP_2 => "HTTP/2",
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
+            tls: conn.and_then(|c| c.tls.as_ref()).map(|tls| tls.version),
+            method: request.method.as_str(),
+            host,
+            path: request.uri.path(),
+            status,
+            error: exchange.fault.map(Fault::code),
+            tenant: exchange.tenant.as_ref().map(|t| (&*t.tenant, &*t.live.counters)),
+            pool: exchange.target.as_ref().map(|t| (&t.pool.pool.id, &*t.pool.live.counters)),
+            backend: attempt.map(|b| (&b.address, &*b.counters)),
+            backend_status: exchange.attempts.status,
+            retries: u32::from(exchange.attempts.retries) + u32::from(exchange.attempts.stale),
+            revision: exchange.revision,
+            bytes_in: exchange.body.bytes(),
+            bytes_out: session.body_bytes_sent() as u64,
+            phases: Phases {
+                decide: times.decided,
+                connect: times.connected.zip(times.attempt).map(|(at, from)| at.saturating_sub(from)),
+                first_byte: times.first_byte,
+                total: exchange.elapsed(),
+            },
+            mismatch: exchange.mismatch,
+            unknown_host: exchange.unknown_host,
+        });
+    }
+}
+
+/// Looks fields up for the decision.
+struct Fields<'a>(&'a HeaderMap);
+
+impl Headers for Fields<'_> {
+    fn has(&self, name: &str, value: Option<&str>) -> bool {
+        let mut lines = self.0.get_all(name).iter();
+        match value {
+            None => lines.next().is_some(),
+            Some(value) => lines.any(|line| line.as_bytes() == value.as_bytes()),
+        }
+    }
+}
+
+/// `:authority` or `Host`, as sent.
+fn authority(request: &RequestHeader) -> Option<&str> {
+    let pseudo = request.uri.authority().map(|a| a.as_str());
+    // Not UTF-8 is not a host either; the decision then finds no identifier it could read.
+    pseudo.or_else(|| request.headers.get(HOST)?.to_str().ok())
+}
+
+/// The canonical authority, if it is not what was sent.
+fn canonical_host(sent: Option<&str>, host: &str, port: Option<u16>) -> Option<HeaderValue> {
+    if sent.is_some_and(|sent| sent.split(':').next() == Some(host)) {
+        return None;
+    }
+    let text = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    HeaderValue::try_from(text).ok()
+}
+
+fn client(conn: Option<&ConnInfo>, session: &Session, trusted: &[IpNet]) -> Client {
+    let unknown = || std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    let peer = conn.map(|c| c.client).or_else(|| session.client_addr()?.as_inet().copied()).unwrap_or_else(unknown);
+    Client::of(peer, conn.is_some_and(ConnInfo::is_tls), &session.req_header().headers, trusted)
+}
+
+/// Forgets how names were spelled (every later copy and change is half the work) and, for a target in absolute form,
+/// everything before its path.
+fn normalise(request: &mut RequestHeader, absolute_form: bool) {
+    if absolute_form {
+        let target = gate::origin_form(request.raw_path()).to_vec();
+        // The gate has read it already.
+        let _ = request.set_raw_path(&target);
+    }
+    if request.has_case() && request.raw_path_is_utf8() {
+        change_fields(request, |_| {});
+    }
+}
+
+/// Lets `change` at the fields of a request. What comes back has no spelling of its own for names.
+fn change_fields(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap)) {
+    let (empty, ()) = http::Request::new(()).into_parts();
+    let end_stream = request.send_end_stream();
+    let mut parts: http::request::Parts = std::mem::replace(request, RequestHeader::from(empty)).into();
+    change(&mut parts.headers);
+    *request = RequestHeader::from(parts);
+    if let Some(end_stream) = end_stream {
+        request.set_send_end_stream(end_stream);
+    }
+}
+
+/// Replaces path and query, and keeps the authority of an HTTP/2 target.
+fn set_target(request: &mut RequestHeader, target: &str) {
+    let Ok(target) = target.parse::<http::uri::PathAndQuery>() else { return };
+    let mut parts = request.uri.clone().into_parts();
+    parts.path_and_query = Some(target);
+    if let Ok(uri) = http::Uri::from_parts(parts) {
+        request.set_uri(uri);
+    }
+}
+
+/// Chooses a backend for the next attempt.
+fn choose(exchange: &mut Exchange) -> Result<(), NoBackend> {
+    let target = exchange.target.as_ref().ok_or(NoBackend)?;
+    let pool = &target.pool;
+    let now_ms = exchange.now_ms();
+    let chosen = pool.live.pick(pool.pool.balance, &exchange.attempts.failed, now_ms, fastrand::u64(..))?;
+    exchange.attempts.current = Some(InFlight::take(chosen));
+    exchange.attempts.fresh = true;
+    Ok(())
+}
+
+/// Connections are kept per tenant and pool. Both numbers are of this process and never used twice; 2^40 tenants and
+/// 2^24 pools later they would be.
+const fn group(tenant: u64, pool: u64) -> u64 {
+    (tenant << 24) | (pool & 0x00ff_ffff)
+}
+
+/// The error that carries a fault through the proxy machinery.
+fn stop(exchange: &mut Exchange, fault: Fault) -> Box<Error> {
+    exchange.fault = Some(fault);
+    Error::new_in(ErrorType::HTTPStatus(fault.status()))
+}
+
+/// How an attempt failed after it had a connection.
+fn failure(error: &Error, reused: bool) -> Failure {
+    use ErrorType as E;
+    if error.esource != ErrorSource::Upstream {
+        return Failure::Final;
+    }
+    match &error.etype {
+        E::ReadTimedout | E::WriteTimedout => Failure::TimedOut,
+        // An HTTP/2 backend that is going away refuses streams before it looks at them.
+        E::H2Error | E::H2Downgrade if matches!(error.retry, pingora_error::RetryType::Decided(true)) => Failure::Stale,
+        E::ConnectionClosed | E::ReadError | E::WriteError | E::H2Error if reused => Failure::Stale,
+        E::ConnectionClosed | E::ReadError | E::WriteError | E::H2Error => Failure::Broken,
+        _ => Failure::Final,
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new(self.0.clock.unix_ms())
+    }
+
+    /// None: what is not used costs nothing.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        let admitted = self.guard(|| self.admit(session, exchange)).unwrap_or_else(|fault| Err(fault.into()));
+        let (answer, keep) = match admitted {
+            Ok(Admitted::Forward) => return Ok(false),
+            Ok(Admitted::Answer(answer)) => (answer, true),
+            Err(Refused { fault, keep }) => {
+                exchange.fault = Some(fault);
+                let tenant = exchange.tenant.as_ref().map(|t| &*t.tenant);
+                (Answer::fault(fault, &exchange.request_id, tenant, &session.req_header().headers), keep)
+            }
+        };
+        answer.send(session, keep).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        let attempt = self.guard(|| self.attempt(session, exchange)).and_then(|peer| peer);
+        attempt.map_err(|fault| stop(exchange, fault))
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _reused: bool,
+        _: &HttpPeer,
+        _: std::os::unix::io::RawFd,
+        _: Option<&Digest>,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.times.connected = Some(exchange.elapsed());
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        self.guard(|| self.rewrite_request(session, upstream, exchange)).map_err(|fault| stop(exchange, fault))
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let Some(body) = body else { return Ok(()) };
+        if session.was_upgraded() {
+            exchange.body.passed(body.len());
+            return Ok(());
+        }
+        exchange.body.received(body.len(), Instant::now).map_err(|fault| stop(exchange, fault))
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        upstream: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let status = upstream.status;
+        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        exchange.times.first_byte = Some(exchange.elapsed());
+        exchange.attempts.status = Some(status.as_u16());
+        if let (Some(target), Some(attempt)) = (&exchange.target, &exchange.attempts.current) {
+            let (pool, backend) = (&target.pool, attempt.backend());
+            if matches!(status.as_u16(), 502..=504) {
+                pool.live.failed(backend, &pool.pool.ejection, exchange.now_ms());
+            } else {
+                pool.live.succeeded(backend, || exchange.now_ms());
+            }
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        answer: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        if answer.status.is_informational() && answer.status != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        let (empty, ()) = http::Response::new(()).into_parts();
+        let mut parts: http::response::Parts = std::mem::replace(answer, ResponseHeader::from(empty)).into();
+        response::rewrite(&mut parts.headers, parts.status, &exchange.request_id.header());
+        *answer = ResponseHeader::from(parts);
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _: &HttpPeer,
+        exchange: &mut Exchange,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let again = self.after_failure(session, exchange, Failure::NotConnected);
+        error.retry = again.into();
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        exchange: &mut Exchange,
+        reused: bool,
+    ) -> Box<Error> {
+        // Every error must leave here decided.
+        let again = exchange.fault.is_none() && self.after_failure(session, exchange, failure(&error, reused));
+        error.retry = again.into();
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+        let body_pending = !session.is_body_done();
+        let fault = exchange.fault.or_else(|| Fault::of_error(error, body_pending));
+        exchange.fault = fault;
+        let (id, backend) = (&exchange.request_id, exchange.attempts.current.as_ref().map(|a| &a.backend().address));
+        match fault {
+            Some(Fault::Internal) => error!(request.id = %id, "request {id} failed inside: {error}"),
+            _ => debug!(request.id = %id, backend = ?backend, "request {id} failed: {error}"),
+        }
+        let answered = session.response_written().is_some();
+        if let Some(fault) = fault.filter(|_| !answered) {
+            let tenant = exchange.tenant.as_ref().map(|t| &*t.tenant);
+            let answer = Answer::fault(fault, id, tenant, &session.req_header().headers);
+            // The machinery does not go on with this connection, so the answer says so.
+            let _ = answer.send(session, false).await;
+        } else {
+            // A client must be able to tell a broken answer from a whole one.
+            session.downstream_session.shutdown().await;
+        }
+        FailToProxy { error_code: fault.map_or(0, Fault::status), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, exchange: &mut Exchange) {
+        let _ = self.guard(|| self.finished(session, exchange));
+    }
+
+    /// What is worth a line is logged by [`Self::fail_to_proxy`], with the request's identifier.
+    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Exchange, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
