@@ -15,7 +15,7 @@ use ring::signature::Ed25519KeyPair;
 use schoolgate_config::feed::FeedAnswer;
 use schoolgate_config::model::{Certificate, ContextKey, ContextKeyState, Fingerprint, Revision};
 use schoolgate_config::seal::Keeper;
-use schoolgate_config::snapshot::{Change, Delta, ObjectKey, Snapshot};
+use schoolgate_config::snapshot::{Change, Delta, Object, ObjectKey, Snapshot};
 use schoolgate_config::table::{Live, RoutingTable, Violations};
 use schoolgate_config::time::Clock;
 use tokio::time::{Instant, sleep};
@@ -170,13 +170,13 @@ impl<L: Live> Adoption<L> {
         // Opening keys takes longer than compiling, and needs nothing of it.
         let mut certificates: HashMap<Fingerprint, Arc<Certificate>> = HashMap::new();
         for object in &snapshot.objects {
-            if let schoolgate_config::snapshot::Object::Certificate(certificate) = object {
+            if let Object::Certificate(certificate) = object {
                 certificates.insert(certificate.about.fingerprint, Arc::clone(certificate));
             }
         }
         for change in deltas.iter().flat_map(|delta| &delta.changes) {
             match change {
-                Change::Put(schoolgate_config::snapshot::Object::Certificate(certificate)) => {
+                Change::Put(Object::Certificate(certificate)) => {
                     certificates.insert(certificate.about.fingerprint, Arc::clone(certificate));
                 }
                 Change::Remove(ObjectKey::Certificate(fingerprint)) => {
@@ -409,10 +409,10 @@ impl<L: Live> Adoption<L> {
 
     /// Opens the active context key if it is another than the one in use.
     fn renew_signing_key(&self, table: &RoutingTable<L>) {
-        // Of several active ones the greatest name: identities sort by when they were made.
-        let Some(active) =
-            table.context_keys().filter(|key| key.state == ContextKeyState::Active).max_by(|a, b| a.id.cmp(&b.id))
-        else {
+        // Of several active ones the one with the last name, so that all nodes agree.
+        let active = table.context_keys().filter(|key| key.state == ContextKeyState::Active);
+        let Some(active) = active.max_by(|a, b| a.id.cmp(&b.id)) else {
+            self.parts.signing.store(None);
             return;
         };
         if self.parts.signing.load().as_ref().is_some_and(|signing| signing.id == active.id) {

@@ -50,7 +50,7 @@ struct Status {
 }
 
 /// Serves until told to stop.
-pub async fn run<L: Counted>(listener: TcpListener, parts: Arc<StatusParts<L>>, stop: CancellationToken) {
+pub async fn run<L: Counted>(listener: Arc<TcpListener>, parts: Arc<StatusParts<L>>, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {

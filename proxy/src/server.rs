@@ -1,0 +1,413 @@
+//! The data plane put together: listeners, the last good state, workers, and the tasks beside them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use pingora_core::server::configuration::ServerConf;
+use schoolgate_config::model::{IdError, NodeId};
+use schoolgate_config::seal::Keeper;
+use schoolgate_config::settings::{AccessLog, EdgeLimits, Settings};
+use schoolgate_config::time::{Clock, SystemClock};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::balance::health;
+use crate::feed::adopt::{self, Adoption, AdoptionParts};
+use crate::feed::last_good::LastGoodError;
+use crate::feed::report::{self, NodeView};
+use crate::feed::{Signing, SnapshotFeed};
+use crate::gateway::{Gateway, GatewayParts, SharedTable};
+use crate::live::NodeLive;
+use crate::observe::status::{self, StatusParts};
+use crate::observe::{AccessLogTarget, Metrics, Observe};
+use crate::tls::Keyring;
+use crate::transport::{Edge, EdgeError, EdgeHandle, EdgeOptions, ProxyProtocol, TransportLimits};
+
+/// Connections that wait to be accepted: 4,096 (the system may allow fewer, `net.core.somaxconn`). While a node reads
+/// its last good state nobody accepts, and a restart must not refuse those who come meanwhile.
+const BACKLOG: i32 = 4_096;
+/// Idle backend connections kept by one worker: 2,048. They are grouped by tenant and pool, so fewer would make busy
+/// tenants connect anew all the time.
+const IDLE_UPSTREAM: usize = 2_048;
+/// Attempts Pingora allows for one request: 6. [`crate::balance::retry`] decides, and allows fewer.
+const ATTEMPTS: usize = 6;
+/// Pause before a background task that panicked is started again: 1 s.
+const RESTART: Duration = Duration::from_secs(1);
+/// Time background tasks have to end after the workers did: 2 s.
+const TASKS_END: Duration = Duration::from_secs(2);
+
+/// What a proxy is started with.
+pub struct ProxyOptions {
+    /// The name it reports under.
+    pub node: NodeId,
+    /// Address for plain HTTP.
+    pub http: SocketAddr,
+    /// Address for TLS.
+    pub https: SocketAddr,
+    /// Private address for health, metrics and status.
+    pub status: SocketAddr,
+    /// Worker threads; 0 is one per core.
+    pub workers: usize,
+    /// Whether connections from `trusted_hops` begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Networks of proxies before us.
+    pub trusted_hops: Vec<IpNet>,
+    /// Time between "no more new connections" and closing idle ones when stopping.
+    pub linger: Duration,
+    /// What the edge bears.
+    pub limits: EdgeLimits,
+    /// Directory of the last good state.
+    pub last_good: PathBuf,
+    /// Where a line per request goes.
+    pub access_log: AccessLogTarget,
+    /// Tenants with metrics of their own.
+    pub metrics_tenants: usize,
+    /// Slugs that always have.
+    pub metrics_pinned: Vec<String>,
+    /// Opens sealed keys.
+    pub keeper: Arc<Keeper>,
+    /// Where revisions come from.
+    pub feed: Arc<dyn SnapshotFeed>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl ProxyOptions {
+    /// As the settings say.
+    ///
+    /// # Errors
+    /// The node's name is no name.
+    pub fn new(settings: &Settings, keeper: Arc<Keeper>, feed: Arc<dyn SnapshotFeed>) -> Result<Self, IdError> {
+        let proxy = &settings.proxy;
+        let telemetry = &settings.telemetry;
+        Ok(Self {
+            node: settings.node_name()?,
+            http: proxy.http,
+            https: proxy.https,
+            status: proxy.status,
+            workers: proxy.workers,
+            proxy_protocol: proxy.proxy_protocol,
+            trusted_hops: proxy.trusted_hops.clone(),
+            linger: proxy.linger_s.duration(),
+            limits: proxy.limits.clone(),
+            last_good: settings.path(&proxy.last_good),
+            access_log: match &telemetry.access_log {
+                AccessLog::Off => AccessLogTarget::Off,
+                AccessLog::Stdout => AccessLogTarget::Stdout,
+                AccessLog::File(path) => AccessLogTarget::File(settings.path(path)),
+            },
+            metrics_tenants: usize::try_from(telemetry.metrics_tenants).unwrap_or(usize::MAX),
+            metrics_pinned: telemetry.metrics_pinned.clone(),
+            keeper,
+            feed,
+            clock: Arc::new(SystemClock),
+        })
+    }
+}
+
+/// Why a proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// An address cannot be listened on.
+    #[error("{}", listen_words(*.address, .flag, .source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("the access log {target} cannot be opened; set telemetry.access_log to a file that can, to stdout or off")]
+    AccessLog {
+        /// Where it was to go.
+        target: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The directory of the last good state cannot be used.
+    #[error(transparent)]
+    LastGood(#[from] LastGoodError),
+    /// The workers cannot be started.
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
+}
+
+fn listen_words(address: SocketAddr, flag: &str, source: &io::Error) -> String {
+    let setting = flag.trim_start_matches('-');
+    match source.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "{address} is in use by another process; stop it, or choose another address with {flag} (setting proxy.{setting})"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "{address} may not be listened on by this user; choose a port from 1024 up with {flag} (setting proxy.{setting}), or give the process CAP_NET_BIND_SERVICE"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{address} is no address of this machine; choose one with {flag} (setting proxy.{setting})")
+        }
+        _ => format!("{address} cannot be listened on ({flag}, setting proxy.{setting})"),
+    }
+}
+
+/// Where a proxy listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProxyAddresses {
+    /// Plain HTTP.
+    pub http: SocketAddr,
+    /// TLS.
+    pub https: SocketAddr,
+    /// Health, metrics and status.
+    pub status: SocketAddr,
+}
+
+/// Serves schools. See [`ProxyServer::start`].
+#[derive(Debug)]
+pub struct ProxyServer;
+
+/// A running proxy. Dropped, it stops without waiting.
+pub struct ProxyHandle {
+    addresses: ProxyAddresses,
+    edge: EdgeHandle,
+    view: Arc<NodeView<NodeLive>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Stops the tasks when the handle is dropped.
+    _stop_when_dropped: DropGuard,
+}
+
+impl std::fmt::Debug for ProxyHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProxyHandle").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl ProxyServer {
+    /// Starts a proxy: it serves its last good state, if there is one, when this returns. Tasks beside the workers run
+    /// on the current runtime; the workers have their own.
+    ///
+    /// # Errors
+    /// [`ProxyError`] says what cannot be used, and which flag or setting changes it.
+    pub async fn start(options: ProxyOptions) -> Result<ProxyHandle, ProxyError> {
+        // Bound first: an address in use is found before a second of reading.
+        let http = bind(options.http, "--http")?;
+        let https = bind(options.https, "--https")?;
+        let status = bind(options.status, "--status")?;
+        let observe = Observe::new(options.access_log.clone(), Arc::clone(&options.clock))
+            .map_err(|source| ProxyError::AccessLog { target: target_words(&options.access_log), source })?;
+        let observe = Arc::new(observe);
+        let table: SharedTable = Arc::new(ArcSwap::from_pointee(schoolgate_config::table::RoutingTable::default()));
+        let keyring = Arc::new(Keyring::new(Arc::clone(&options.clock)));
+        let signing = Signing::default();
+        let parts = AdoptionParts {
+            live: NodeLive::default(),
+            table: Arc::clone(&table),
+            keyring: Arc::clone(&keyring),
+            signing: Arc::clone(&signing),
+            keeper: Arc::clone(&options.keeper),
+            last_good: options.last_good.clone(),
+            observe: Arc::clone(&observe),
+            clock: Arc::clone(&options.clock),
+        };
+        let adoption = tokio::task::spawn_blocking(move || Adoption::load(parts)).await;
+        let adoption = Arc::new(adoption.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
+
+        let gateway = Gateway::new(GatewayParts {
+            table: Arc::clone(&table),
+            signing,
+            observe: Arc::clone(&observe),
+            clock: Arc::clone(&options.clock),
+            https_port: https.address.port(),
+            trusted_hops: options.trusted_hops.clone(),
+            limits: options.limits.clone(),
+        });
+        let view = Arc::new(NodeView {
+            node: options.node.clone(),
+            started_at_ms: options.clock.unix_ms(),
+            table: Arc::clone(&table),
+            keyring: Arc::clone(&keyring),
+            observe: Arc::clone(&observe),
+            standing: adoption.standing(),
+        });
+        let metrics = Arc::new(Metrics::new(
+            Arc::clone(&table),
+            Arc::clone(&observe),
+            Arc::clone(&keyring),
+            Arc::clone(&options.clock),
+            options.metrics_tenants,
+            options.metrics_pinned.iter().cloned(),
+        ));
+        let addresses = ProxyAddresses { http: http.address, https: https.address, status: status.address };
+        let status = status.listen()?;
+        let status = tokio::net::TcpListener::from_std(status).map_err(|source| ProxyError::Listen {
+            address: addresses.status,
+            flag: "--status",
+            source,
+        })?;
+        let edge = start_edge(&options, http.listen()?, https.listen()?, gateway, keyring, observe)?;
+        info!("listening: http {}, https {}, status {}", addresses.http, addresses.https, addresses.status);
+
+        let stop = CancellationToken::new();
+        let _stop_when_dropped = stop.clone().drop_guard();
+        let handle = ProxyHandle { addresses, edge, view, tasks: TaskTracker::new(), stop, _stop_when_dropped };
+        handle.spawn_tasks(adoption, options.feed, table, status, metrics);
+        Ok(handle)
+    }
+}
+
+fn target_words(target: &AccessLogTarget) -> String {
+    match target {
+        AccessLogTarget::File(path) => path.display().to_string(),
+        AccessLogTarget::Stdout | AccessLogTarget::Off => "stdout".to_owned(),
+    }
+}
+
+fn start_edge(
+    options: &ProxyOptions,
+    http: TcpListener,
+    https: TcpListener,
+    gateway: Gateway,
+    certificates: Arc<Keyring>,
+    observer: Arc<Observe>,
+) -> Result<EdgeHandle, EdgeError> {
+    let workers = match options.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let limits = TransportLimits {
+        lame_duck: options.linger,
+        proxy_protocol: if options.proxy_protocol {
+            ProxyProtocol::From(options.trusted_hops.clone())
+        } else {
+            ProxyProtocol::Off
+        },
+        ..TransportLimits::from(&options.limits)
+    };
+    let conf = Arc::new(ServerConf {
+        upstream_keepalive_pool_size: IDLE_UPSTREAM,
+        max_retries: ATTEMPTS,
+        ..ServerConf::default()
+    });
+    Edge::start(EdgeOptions {
+        http: vec![http],
+        https: vec![https],
+        workers,
+        certificates,
+        limits,
+        make_app: Arc::new(move |_| Arc::new(pingora_proxy::http_proxy(&conf, gateway.clone()))),
+        observer,
+    })
+}
+
+impl ProxyHandle {
+    fn spawn_tasks(
+        &self,
+        adoption: Arc<Adoption<NodeLive>>,
+        feed: Arc<dyn SnapshotFeed>,
+        table: SharedTable,
+        status: tokio::net::TcpListener,
+        metrics: Arc<Metrics<NodeLive>>,
+    ) {
+        let stop = self.stop.clone();
+        let following = Arc::clone(&feed);
+        self.supervise("following the feed", move || {
+            adopt::run(Arc::clone(&adoption), Arc::clone(&following), stop.clone())
+        });
+        let (view, stop) = (Arc::clone(&self.view), self.stop.clone());
+        self.supervise("reporting", move || report::run(Arc::clone(&view), Arc::clone(&feed), stop.clone()));
+        let stop = self.stop.clone();
+        self.supervise("checking backends", move || {
+            let (table, stop) = (Arc::clone(&table), stop.clone());
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = health::run(table) => {}
+                }
+            }
+        });
+        let parts = Arc::new(StatusParts { view: Arc::clone(&self.view), metrics });
+        let (status, stop) = (Arc::new(status), self.stop.clone());
+        self.supervise("the status listener", move || {
+            status::run(Arc::clone(&status), Arc::clone(&parts), stop.clone())
+        });
+    }
+
+    /// Runs a task until it ends by itself. One that panics is a bug, said aloud and started again: without it the
+    /// node would serve and no longer follow, and nobody would know.
+    fn supervise<F>(&self, what: &'static str, make: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            while let Err(panic) = tokio::spawn(make()).await {
+                if !panic.is_panic() || stop.is_cancelled() {
+                    return;
+                }
+                error!("{what} panicked and is started again");
+                sleep(RESTART).await;
+            }
+        });
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> ProxyAddresses {
+        self.addresses
+    }
+
+    /// How it is.
+    pub fn report(&self) -> schoolgate_config::feed::NodeReport {
+        self.view.report()
+    }
+
+    /// Stops: takes no connection, finishes what is in flight, cuts what is left after `grace`. Says whether everything
+    /// ended by itself.
+    pub async fn stop(self, grace: Duration) -> bool {
+        let Self { edge, tasks, stop, _stop_when_dropped, .. } = self;
+        let drained = edge.shutdown(grace).await;
+        if !drained {
+            warn!("connections were cut: they had not ended within {} s", grace.as_secs());
+        }
+        // Last, so that the node is followed and watched while it drains.
+        stop.cancel();
+        tasks.close();
+        let _ = timeout(TASKS_END, tasks.wait()).await;
+        drained
+    }
+}
+
+/// An address that is ours, and not listened on yet.
+struct Bound {
+    socket: Socket,
+    address: SocketAddr,
+    flag: &'static str,
+}
+
+fn bind(address: SocketAddr, flag: &'static str) -> Result<Bound, ProxyError> {
+    let bound = || -> io::Result<Bound> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // Else a restart would have to wait for the connections of the process before to be forgotten.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        let address = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
+        Ok(Bound { socket, address, flag })
+    };
+    bound().map_err(|source| ProxyError::Listen { address, flag, source })
+}
+
+impl Bound {
+    fn listen(self) -> Result<TcpListener, ProxyError> {
+        let Self { socket, address, flag } = self;
+        socket.listen(BACKLOG).map_err(|source| ProxyError::Listen { address, flag, source })?;
+        Ok(socket.into())
+    }
+}
