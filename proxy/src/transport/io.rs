@@ -250,6 +250,14 @@ impl EdgeIo {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of its answer")))
     }
 
+    /// Flushes with the next read, when everything that is ready now has run.
+    fn flush_later(&mut self, cx: &mut Context<'_>) {
+        if !self.flush_due {
+            self.flush_due = true;
+            cx.waker().wake_by_ref();
+        }
+    }
+
     /// Throws away what the client still says, until it has closed too or has said enough.
     fn poll_hear_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(linger) = &mut self.linger else { return Poll::Ready(()) };
@@ -271,6 +279,7 @@ impl EdgeIo {
         match self.poll_send(cx) {
             Poll::Ready(done) => {
                 self.stall = None;
+                self.flush_due = false;
                 Poll::Ready(done)
             }
             Poll::Pending => self.waiting(cx),
@@ -313,6 +322,10 @@ impl AsyncRead for EdgeIo {
                 }
                 Poll::Pending => this.blocked = true,
             }
+        } else if this.gathered.is_some() {
+            // Pingora flushes a body of known length at its end only. It reads while it waits for more of one, so that
+            // is when the client gets what there is.
+            this.flush_later(cx);
         }
         match &mut this.wire {
             Wire::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
@@ -366,10 +379,7 @@ impl AsyncWrite for EdgeIo {
         if this.info.is_h2() && this.gathered.is_some() && !this.blocked {
             // The HTTP/2 driver reads first whenever it runs. Waking it puts it behind the streams that are ready now,
             // so what they write shares this flush.
-            if !this.flush_due {
-                this.flush_due = true;
-                cx.waker().wake_by_ref();
-            }
+            this.flush_later(cx);
             return Poll::Ready(Ok(()));
         }
         this.poll_send_or_stall(cx)

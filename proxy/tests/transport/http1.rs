@@ -136,6 +136,17 @@ async fn a_streamed_body_passes_piece_by_piece_in_both_directions() {
 }
 
 #[tokio::test]
+async fn a_pause_in_a_body_of_known_length_does_not_hold_back_what_came_before() {
+    let site = Site::start().await;
+    let mut client = tls(&site).await;
+    client.send("GET /pause HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    client.head().await;
+    assert_eq!(client.text(5).await, "first");
+    site.origin.gate.add_permits(1);
+    assert_eq!(client.text(5).await, "later");
+}
+
+#[tokio::test]
 async fn an_upgraded_connection_passes_bytes_both_ways() {
     let site = Site::start().await;
     let mut client = tls(&site).await;

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 /// * `/count`: the number of bytes of the request's body, and whether they were the pattern
 /// * `/echo`: the request's chunked body, chunk by chunk as it comes
 /// * `/gate`: answers when [`Origin::gate`] has a permit
+/// * `/pause`: `first`, and `later` when [`Origin::gate`] has a permit, as one body of known length
 /// * any with `Upgrade`: 101, then what comes
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
@@ -69,6 +70,12 @@ async fn serve(tcp: TcpStream, gate: Arc<Semaphore>, waiting: Arc<Semaphore>) ->
                 waiting.add_permits(1);
                 gate.acquire().await.ok()?.forget();
                 b"through the gate".to_vec()
+            }
+            "/pause" => {
+                tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst").await.ok()?;
+                gate.acquire().await.ok()?.forget();
+                tcp.write_all(b"later").await.ok()?;
+                continue;
             }
             "/count" => {
                 let mut body = vec![0; length];
