@@ -376,6 +376,28 @@ async fn wanted_certificates_follow_domains_zones_and_tenants() {
 }
 
 #[tokio::test]
+async fn a_zone_without_a_wildcard_wants_its_shared_host_and_no_reserved_label() {
+    let world = World::seeded().await;
+    world.put(tenant("greenhill")).await;
+    world.put(tenant("lab")).await;
+    let mut changed = zone("localhost");
+    changed.shared_host = Some(domain_name("api.localhost"));
+    changed.reserved = vec!["lab".into()];
+    let mut transaction = world.begin().await;
+    transaction.update(changed.clone(), None).await.expect("updates");
+    commit(transaction).await.expect("commits");
+    assert_eq!(world.wants().await, ["*.schools.test", "api.localhost", "greenhill.localhost"]);
+
+    // A name keeps its certificate when the reason for it changes.
+    let before = world.store.certificate_want("greenhill.localhost").await.expect("reads");
+    let mut transaction = world.begin().await;
+    transaction.update(Zone { reserved: Vec::new(), ..changed }, None).await.expect("updates");
+    commit(transaction).await.expect("commits");
+    assert_eq!(world.store.certificate_want("greenhill.localhost").await.expect("reads"), before);
+    assert!(world.wants().await.contains(&"lab.localhost".to_owned()));
+}
+
+#[tokio::test]
 async fn a_certificate_replaces_the_one_before_and_goes_with_its_name() {
     let world = World::seeded().await;
     let now = 1_700_000_000_000;

@@ -44,6 +44,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that read. Reads are short; each connection is a thread of its own.
 const READERS: u32 = 4;
 
+/// Pages each connection keeps in memory: 16 MiB (negative: in KiB), the indexes of 100,000 tenants.
+const CACHE_SIZE: &str = "-16384";
+
+/// Bytes that the write-ahead log shrinks to after a large import: 64 MiB.
+const LOG_SIZE: &str = "67108864";
+
 /// Attempts to bring the schema up to date: another process may be doing the same.
 const MIGRATION_ATTEMPTS: u32 = 3;
 
@@ -78,6 +84,8 @@ impl Sqlite {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
+            .pragma("cache_size", CACHE_SIZE)
+            .pragma("journal_size_limit", LOG_SIZE)
             .thread_name(|id| format!("store-{id}"))
             .disable_statement_logging();
         let mut connection = options.connect().await.map_err(|e| fault(&path, e))?;

@@ -446,3 +446,47 @@ impl Turn {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use schoolgate_config::time::SystemClock;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Actor, OpenMode, Transaction};
+
+    #[tokio::test]
+    async fn a_failure_of_the_database_undoes_the_group_and_tells_each_of_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let url = format!("sqlite://{}", directory.path().join("control.db").display());
+        let sqlite = Arc::new(Sqlite::open(&url, OpenMode::Create, Arc::new(SystemClock)).await.expect("opens"));
+        let begin = || Transaction::begin(sqlite.clone(), Actor::system("test"));
+        let commit = |transaction: Transaction| transaction.commit("test", "test", json!(null));
+        commit(begin().await.expect("begins")).await.expect("commits");
+
+        let first = begin().await.expect("begins");
+        // The second waits already when the first commits, so they are one group; there the disk fills up.
+        let second = tokio::spawn({
+            let sqlite = sqlite.clone();
+            async move {
+                let mut turn = Turn::take(sqlite).await.expect("begins");
+                turn.failure(sqlite_full());
+                let why = turn.commit(None).await;
+                assert!(matches!(why, Err(StoreError::Unavailable { .. })), "{why:?}");
+            }
+        });
+        tokio::task::yield_now().await;
+        match commit(first).await {
+            Err(StoreError::Unavailable { detail, .. }) => assert!(detail.contains("full"), "{detail}"),
+            other => panic!("{other:?}"),
+        }
+        second.await.expect("joins");
+        assert_eq!(sqlite.head().change, 1);
+        assert_eq!(commit(begin().await.expect("begins")).await.expect("commits").change, 2);
+        assert_eq!(sqlite.verify_audit().await.expect("reads"), Ok(2));
+    }
+
+    fn sqlite_full() -> sqlx::Error {
+        sqlx::Error::Io(std::io::Error::other("database or disk is full"))
+    }
+}
