@@ -12,3 +12,4 @@ pub mod fault;
 pub mod forward;
 pub mod gateway;
 pub mod live;
+pub mod server;
