@@ -1,3 +1,24 @@
 //! What operators want, made into revisions.
+//!
+//! The life of a change:
+//!
+//! 1. [`server`] accepts; `http::envelope` gives the request an identity and a deadline; `http::auth` finds out who asks.
+//! 2. `http::write` reads the options that all writes have and opens a transaction; the resource's file hands the body
+//!    to its function in `operation`.
+//! 3. `operation` checks permission and document, decides, and writes through the transaction.
+//! 4. `http::write` commits (or, for a dry run, undoes), remembers the answer for an Idempotency-Key, and waits for the
+//!    proxies if it was asked to.
+//! 5. [`publish`] makes the next revision of what is committed and hands it to the proxies.
 
 pub mod publish;
+pub mod server;
+
+mod bootstrap;
+mod http;
+mod jwks;
+mod metrics;
+mod operation;
+
+pub use bootstrap::{ADMIN_TOKEN, BootstrapError, JWKS, NODE_TOKEN, bootstrap};
+pub use jwks::jwks;
+pub use server::{ControlError, ControlHandle, ControlOptions, ControlServer};

@@ -1,0 +1,93 @@
+//! `domains`.
+
+use axum::extract::{Path, State};
+
+use schoolgate_config::model::DomainName;
+
+use super::params::Params;
+use super::problem::Problem;
+use super::write::WriteRequest;
+use super::{Answer, Api, ListAnswer, object};
+use crate::operation::domains::{self, DomainInput, DomainPatch, DomainView, Reading};
+use crate::operation::json;
+use crate::operation::permission::Operator;
+use crate::operation::tenants::TenantKey;
+
+fn name(text: &str) -> Result<DomainName, Problem> {
+    let unknown = |_| Problem::new(http::StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such domain");
+    DomainName::parse(text).map_err(unknown)
+}
+
+/// Domains, in alphabetical order.
+#[utoipa::path(get, path = "/api/v1/domains", tag = "domains",
+    params(
+        ("cursor" = Option<String>, Query, description = "Where the next part begins: `next` of the last answer"),
+        ("limit" = Option<u32>, Query, description = "1-1000; 100 if not given"),
+        ("search" = Option<String>, Query, description = "Text in the name"),
+        ("tenant" = Option<String>, Query, description = "Of this tenant: `tnt_…` or a slug"),
+    ),
+    responses((status = 200, body = ListAnswer<DomainView>)))]
+pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params: Params) -> Answer {
+    let mut query = params.list()?;
+    let tenant = params.take("tenant")?;
+    params.finish()?;
+    if let Some(tenant) = tenant {
+        query.tenant = Some(TenantKey::parse_field(&tenant)?.find(&api.store).await?.value.id);
+    }
+    let reading = Reading { store: &api.store, platform: &api.platform, now_ms: api.clock.unix_ms() };
+    Ok(ListAnswer::of(reading.list(&operator, query).await?))
+}
+
+/// Adds a domain to a tenant.
+#[utoipa::path(post, path = "/api/v1/domains", tag = "domains", request_body = DomainInput,
+    responses((status = 201, body = DomainView)))]
+pub(super) async fn create(State(api): State<Api>, request: WriteRequest) -> Answer {
+    let (mut writing, body) = request.begin(&api).await?;
+    let done = domains::create(&mut writing.work, &body).await?;
+    writing.finish(done).await
+}
+
+/// One domain: whether it is ready, and what is in the way.
+#[utoipa::path(get, path = "/api/v1/domains/{name}", tag = "domains", params(("name" = String, Path)),
+    responses((status = 200, body = DomainView)))]
+pub(super) async fn get(
+    State(api): State<Api>,
+    operator: Operator,
+    Path(text): Path<String>,
+    params: Params,
+) -> Answer {
+    params.finish()?;
+    let reading = Reading { store: &api.store, platform: &api.platform, now_ms: api.clock.unix_ms() };
+    let (version, view) = reading.get(&operator, &name(&text)?).await?;
+    Ok(object(json(&view), version))
+}
+
+/// Changes a domain.
+#[utoipa::path(patch, path = "/api/v1/domains/{name}", tag = "domains", request_body = DomainPatch,
+    params(("name" = String, Path)), responses((status = 200, body = DomainView)))]
+pub(super) async fn patch(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
+    let name = name(&text)?;
+    let (mut writing, body) = request.begin(&api).await?;
+    let done = domains::patch(&mut writing.work, &name, &body).await?;
+    writing.finish(done).await
+}
+
+/// Removes a domain and its certificate.
+#[utoipa::path(delete, path = "/api/v1/domains/{name}", tag = "domains", params(("name" = String, Path)),
+    responses((status = 204)))]
+pub(super) async fn delete(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
+    let name = name(&text)?;
+    let (mut writing, _) = request.begin(&api).await?;
+    let done = domains::delete(&mut writing.work, &name).await?;
+    writing.finish(done).await
+}
+
+/// Makes a domain the main name of its tenant.
+#[utoipa::path(post, path = "/api/v1/domains/{name}/make-primary", tag = "domains", params(("name" = String, Path)),
+    responses((status = 200, body = DomainView)))]
+pub(super) async fn make_primary(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
+    let name = name(&text)?;
+    let (mut writing, _) = request.begin(&api).await?;
+    let done = domains::make_primary(&mut writing.work, &name).await?;
+    writing.finish(done).await
+}

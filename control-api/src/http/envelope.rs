@@ -1,0 +1,83 @@
+//! What surrounds every request: its identity, its deadline, its last resort, its metric.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use http::{HeaderName, HeaderValue, StatusCode};
+use tokio::time::Instant;
+
+use schoolgate_config::time::new_ulid;
+
+use super::Api;
+use super::problem::Problem;
+
+/// Time a request may take: 90 s, above the longest wait that a caller can ask for.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The address a request came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// The identity of a request: a ULID, in the answer and in the log.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub(crate) String);
+
+/// Runs a request.
+pub(crate) async fn envelope(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let id = new_ulid().to_string();
+    let began = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let route = request.extensions().get::<MatchedPath>().map(|matched| matched.as_str().to_owned());
+    let run = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(DEADLINE, run).await {
+        Ok(Ok(response)) => response,
+        // The panic hook has logged where; a handler shares nothing that it could leave half-written.
+        Ok(Err(_)) => Problem::internal().into_response(),
+        Err(_) => Problem::of_status(StatusCode::REQUEST_TIMEOUT).into_response(),
+    };
+    let status = response.status();
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = with_headers_of(problem.answer(&id), &response);
+    } else if (status.is_client_error() || status.is_server_error()) && !is_ours(&response) {
+        response = with_headers_of(Problem::of_status(status).answer(&id), &response);
+    }
+    response.headers_mut().insert(X_REQUEST_ID, HeaderValue::try_from(&id).expect("a ULID is letters and digits"));
+    response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let took = began.elapsed();
+    api.metrics.request(&method, route.as_deref().unwrap_or("_none"), status.as_u16(), took);
+    tracing::debug!(
+        request.id = %id,
+        status = status.as_u16(),
+        took_ms = took.as_secs_f64() * 1_000.0,
+        "{method} {path}: {}",
+        status.as_u16()
+    );
+    response
+}
+
+/// Whether an error has a body of ours already.
+fn is_ours(response: &Response) -> bool {
+    let content_type = response.headers().get(http::header::CONTENT_TYPE);
+    content_type.is_some_and(|value| {
+        let value = value.as_bytes();
+        value == b"application/problem+json" || value == b"application/json"
+    })
+}
+
+/// Headers that say more than a body: which methods a path takes.
+fn with_headers_of(mut problem: Response, response: &Response) -> Response {
+    if let Some(allow) = response.headers().get(http::header::ALLOW) {
+        problem.headers_mut().insert(http::header::ALLOW, allow.clone());
+    }
+    problem
+}

@@ -1,0 +1,61 @@
+//! What proxies ask: the feed, and the place to report to.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+
+use schoolgate_config::feed::NodeReport;
+use schoolgate_config::model::{NodeId, Revision};
+
+use super::auth::Node;
+use super::params::Params;
+use super::problem::Problem;
+use super::write::{read_body, read_json};
+use super::{Answer, Api};
+
+/// What came after a revision; an empty body when nothing did.
+#[utoipa::path(get, path = "/internal/v1/feed", tag = "internal",
+    params(
+        ("node" = String, Query, description = "Who asks"),
+        ("after" = u64, Query, description = "The revision that the proxy holds"),
+        ("wait_ms" = Option<u64>, Query, description = "How long to wait for a later one, at most 60000"),
+    ),
+    responses((status = 200, content_type = "application/vnd.schoolgate.feed")))]
+pub(super) async fn feed(State(api): State<Api>, _: Node, mut params: Params) -> Answer {
+    let missing = |name: &str| Problem::bad_request(format!("the parameter {name} is needed"));
+    let node = params.parse::<NodeId>("node")?.ok_or_else(|| missing("node"))?;
+    let after = params.parse::<u64>("after")?.map(Revision).ok_or_else(|| missing("after"))?;
+    let wait = Duration::from_millis(params.parse::<u64>("wait_ms")?.unwrap_or(0).min(60_000));
+    params.finish()?;
+    let bytes = tokio::select! {
+        bytes = api.feed.next_bytes(&node, after, wait) => bytes,
+        // Nothing came: the proxy asks again, and another control process answers.
+        () = api.stop.cancelled() => bytes::Bytes::new(),
+    };
+    Ok(([(CONTENT_TYPE, "application/vnd.schoolgate.feed")], bytes).into_response())
+}
+
+/// Takes what a proxy says of itself.
+#[utoipa::path(post, path = "/internal/v1/nodes/{node}/report", tag = "internal", request_body = NodeReport,
+    params(("node" = String, Path)), responses((status = 204)))]
+pub(super) async fn report(
+    State(api): State<Api>,
+    _: Node,
+    Path(node): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let value = read_json(&headers, &read_body(body).await?)?;
+    // Reports come from proxies of this release or the next: unknown fields are theirs to have.
+    let report: NodeReport =
+        serde_json::from_value(value).map_err(|e| Problem::bad_request(format!("the body is not a report: {e}")))?;
+    if report.node.as_str() != node {
+        return Err(Problem::bad_request("the report is of another node than the path").into());
+    }
+    api.feed.report(report);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

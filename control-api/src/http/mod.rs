@@ -1,0 +1,136 @@
+//! HTTP in and out; nothing is decided here.
+
+pub(crate) mod auth;
+pub(crate) mod envelope;
+pub(crate) mod openapi;
+pub(crate) mod params;
+pub(crate) mod precondition;
+pub(crate) mod problem;
+pub(crate) mod router;
+pub(crate) mod write;
+
+mod audit;
+mod certificates;
+mod domains;
+mod health;
+mod internal;
+mod nodes;
+mod plans;
+mod pools;
+mod public;
+mod revisions;
+mod routes;
+mod status;
+mod tenants;
+mod tokens;
+mod zones;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::HeaderValue;
+use http::header::ETAG;
+use serde::Serialize;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+
+use schoolgate_config::time::Clock;
+use schoolgate_store::{Page, Store};
+
+use crate::metrics::Metrics;
+use crate::operation::Platform;
+use crate::publish::{FeedServer, Publisher};
+use problem::Problem;
+use public::Visitors;
+
+/// What every handler is given.
+pub(crate) struct Parts {
+    /// The truth.
+    pub(crate) store: Store,
+    /// Makes revisions of it.
+    pub(crate) publisher: Publisher,
+    /// Hands them to proxies.
+    pub(crate) feed: FeedServer,
+    /// What the settings say.
+    pub(crate) platform: Arc<Platform>,
+    /// Whether a certificate comes within the time that a caller waits.
+    pub(crate) issues_at_once: bool,
+    /// What Prometheus asks for.
+    pub(crate) metrics: Metrics,
+    /// Callers of the public endpoint.
+    pub(crate) visitors: Visitors,
+    /// Tells the time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Cancelled when the server stops: whoever waits answers.
+    pub(crate) stop: CancellationToken,
+}
+
+/// What every handler is given; a clone is a reference.
+#[derive(Clone)]
+pub(crate) struct Api(Arc<Parts>);
+
+impl Api {
+    /// Shares the parts.
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl std::ops::Deref for Api {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// An answer that ends a request early: a problem, or the answer given to the same request before.
+pub(crate) struct Stop(pub(crate) Box<Response>);
+
+impl<P: Into<Problem>> From<P> for Stop {
+    fn from(problem: P) -> Self {
+        Self(Box::new(problem.into().into_response()))
+    }
+}
+impl IntoResponse for Stop {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
+
+/// What a handler gives.
+pub(crate) type Answer = Result<Response, Stop>;
+
+/// A part of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ListAnswer<T> {
+    /// The objects.
+    items: Vec<T>,
+    /// Give this as `cursor` for the next part; `null` at the end.
+    next: Option<String>,
+}
+
+impl<T: Serialize> ListAnswer<T> {
+    /// A page of a list as an answer.
+    pub(crate) fn of(page: Page<T>) -> Response {
+        Json(Self { items: page.items, next: page.next }).into_response()
+    }
+
+    /// A list that is never long.
+    pub(crate) fn whole(items: Vec<T>) -> Response {
+        Json(Self { items, next: None }).into_response()
+    }
+}
+
+/// One object with its ETag.
+pub(crate) fn object(view: Value, version: u64) -> Response {
+    let mut response = Json(view).into_response();
+    response.headers_mut().insert(ETAG, etag(version));
+    response
+}
+
+/// The ETag of a version.
+pub(crate) fn etag(version: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{version}\"")).expect("digits in quotes are a header value")
+}

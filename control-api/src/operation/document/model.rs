@@ -1,0 +1,59 @@
+//! Reading the parts of the model, with the bounds of their values.
+
+use schoolgate_config::model::{
+    Ejection, HeaderMatch, HealthCheck, Limits, PoolTimeouts, Profile, Quota, Redirect, Retry, Rewrite, RouteAction,
+    RouteMatch, Subscription, Theme,
+};
+
+use super::readable;
+
+readable!(Profile { legal_name, short_name, address, email, phone, motto });
+readable!(Theme { primary_color, secondary_color, font_family, logo_url, favicon_url });
+readable!(Subscription { status = Default::default(), starts_at, ends_at });
+readable!(Quota { value, mode = Default::default() });
+readable!(Limits {
+    users,
+    storage_bytes,
+    requests_per_day,
+    requests_per_minute,
+    burst,
+    in_flight,
+    websockets,
+    custom_domains,
+    body_bytes,
+});
+readable!(HealthCheck {
+    path = Self::default().path,
+    interval_ms = Self::default().interval_ms,
+    timeout_ms = Self::default().timeout_ms,
+    healthy_after = Self::default().healthy_after,
+    unhealthy_after = Self::default().unhealthy_after,
+    expect = Self::default().expect,
+});
+readable!(Ejection {
+    consecutive_failures = Self::default().consecutive_failures,
+    base_ms = Self::default().base_ms,
+    max_percent = Self::default().max_percent,
+});
+readable!(PoolTimeouts {
+    connect_ms = Self::default().connect_ms,
+    read_ms = Self::default().read_ms,
+    write_ms = Self::default().write_ms,
+    idle_ms = Self::default().idle_ms,
+});
+readable!(Retry { attempts = Self::default().attempts, budget_percent = Self::default().budget_percent });
+readable!(RouteMatch { path_prefix, path_exact, methods = Vec::new(), headers = Vec::new() });
+readable!(HeaderMatch { name, value });
+readable!(RouteAction {
+    pool,
+    rewrite,
+    set_headers = Default::default(),
+    remove_headers = Vec::new(),
+    redirect,
+    requires_feature,
+    body_bytes,
+    timeout_ms,
+    maintenance = false,
+});
+readable!(Rewrite { prefix });
+readable!(Redirect { to, status = 308 });

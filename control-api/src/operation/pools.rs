@@ -1,0 +1,178 @@
+//! Pools.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use schoolgate_config::model::{
+    Backend, BackendAddress, BackendId, BackendState, Balance, Ejection, HealthCheck, Pool, PoolId, PoolKind,
+    PoolTimeouts, Retry, Weight,
+};
+use schoolgate_config::table::RoutingTable;
+use schoolgate_store::Stored;
+
+use super::Stamp;
+use super::document::{Errors, Place, readable};
+use super::edit::Resource;
+use super::permission::Subject;
+
+/// What of a pool an operator sets.
+#[derive(Debug, ToSchema)]
+pub(crate) struct PoolInput {
+    /// Its name; it cannot be changed.
+    id: PoolId,
+    /// Whether many tenants live on it.
+    #[serde(default)]
+    kind: PoolKind,
+    /// Where requests can go.
+    #[serde(default)]
+    backends: Vec<BackendInput>,
+    /// How one is chosen.
+    #[serde(default)]
+    balance: Balance,
+    /// Active checks; absent means none.
+    health_check: Option<HealthCheck>,
+    /// When real failures take a backend out.
+    #[serde(default)]
+    ejection: Ejection,
+    /// How long each phase may take.
+    #[serde(default)]
+    timeouts: PoolTimeouts,
+    /// What may be tried again.
+    #[serde(default)]
+    retry: Retry,
+}
+readable!(PoolInput {
+    id,
+    kind = PoolKind::default(),
+    backends = Vec::new(),
+    balance = Balance::default(),
+    health_check,
+    ejection = Ejection::default(),
+    timeouts = PoolTimeouts::default(),
+    retry = Retry::default(),
+});
+
+/// What of a backend an operator sets.
+#[derive(Debug, ToSchema)]
+pub(crate) struct BackendInput {
+    /// One that the pool has; a new backend gets its identity from us.
+    id: Option<BackendId>,
+    /// Where it listens.
+    address: BackendAddress,
+    /// Its share of requests beside the others'.
+    #[serde(default)]
+    weight: Weight,
+    /// Whether it takes new requests.
+    #[serde(default)]
+    state: BackendState,
+}
+readable!(BackendInput { id, address, weight = Weight::default(), state = BackendState::default() });
+
+impl BackendInput {
+    /// The backend meant. One at an address that the pool has keeps its identity, and so what nodes know of it.
+    pub(super) fn into_backend(self, before: &[Backend], at: &Place, errors: &mut Errors) -> Backend {
+        let known = before.iter().find(|backend| match self.id {
+            Some(id) => backend.id == id,
+            None => backend.address == self.address,
+        });
+        match (self.id, known) {
+            (Some(_), None) => errors.add(&at.member("id"), "not_found", "the pool has no such backend"),
+            (Some(_), Some(known)) if known.address != self.address => {
+                errors.add(&at.member("address"), "read_only", "an address cannot be changed: add another backend");
+            }
+            _ => {}
+        }
+        Backend {
+            id: known.map_or_else(BackendId::generate, |backend| backend.id),
+            address: self.address,
+            weight: self.weight,
+            state: self.state,
+        }
+    }
+}
+
+/// A pool as the API shows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PoolView {
+    #[serde(flatten)]
+    pool: Pool,
+    #[serde(flatten)]
+    stamp: Stamp,
+}
+
+impl Resource for Pool {
+    type Input = PoolInput;
+    const SUBJECT: Subject = Subject::Pools;
+    const COLLECTION: &'static str = "pools";
+    const READ_ONLY: &'static [&'static str] = &["version", "created_at", "updated_at"];
+
+    fn assemble(input: PoolInput, before: Option<&Self>, _: &RoutingTable, errors: &mut Errors) -> Self {
+        if before.is_some_and(|pool| pool.id != input.id) {
+            errors.add_at("/id", "read_only", "a pool cannot be renamed: make another and move its tenants");
+        }
+        check_ranges(&input, errors);
+        let known = before.map_or(&[][..], |pool| &pool.backends);
+        let mut addresses = HashSet::new();
+        let mut backends = Vec::with_capacity(input.backends.len());
+        for (i, backend) in input.backends.into_iter().enumerate() {
+            let at = Place::root().member("backends").element(i);
+            if !addresses.insert(backend.address.clone()) {
+                errors.add(&at.member("address"), "duplicate", format!("{} is listed twice", backend.address));
+            }
+            backends.push(backend.into_backend(known, &at, errors));
+        }
+        Self {
+            id: input.id,
+            kind: input.kind,
+            backends,
+            balance: input.balance,
+            health_check: input.health_check,
+            ejection: input.ejection,
+            timeouts: input.timeouts,
+            retry: input.retry,
+        }
+    }
+
+    fn view(stored: &Stored<Self>, _: &RoutingTable) -> Value {
+        super::json(&PoolView { pool: stored.value.clone(), stamp: Stamp::of(stored) })
+    }
+}
+
+/// Milliseconds in an hour: longer, and a wait is no timeout but a leak.
+const HOUR_MS: u64 = 3_600_000;
+
+fn check_ranges(input: &PoolInput, errors: &mut Errors) {
+    let mut within = |pointer: &str, found: u64, least: u64, most: u64| {
+        if !(least..=most).contains(&found) {
+            errors.add_at(pointer, "out_of_range", format!("expected {least} to {most}"));
+        }
+    };
+    for (field, ms) in [
+        ("connect_ms", input.timeouts.connect_ms),
+        ("read_ms", input.timeouts.read_ms),
+        ("write_ms", input.timeouts.write_ms),
+        ("idle_ms", input.timeouts.idle_ms),
+    ] {
+        within(&format!("/timeouts/{field}"), ms, 1, HOUR_MS);
+    }
+    within("/retry/attempts", input.retry.attempts.into(), 0, 3);
+    within("/retry/budget_percent", input.retry.budget_percent.into(), 0, 100);
+    within("/ejection/max_percent", input.ejection.max_percent.into(), 0, 100);
+    within("/ejection/base_ms", input.ejection.base_ms, 1, HOUR_MS);
+    let Some(check) = &input.health_check else { return };
+    // Ten checks a second of every backend from every node is already a load of its own.
+    within("/health_check/interval_ms", check.interval_ms, 100, HOUR_MS);
+    within("/health_check/timeout_ms", check.timeout_ms, 1, 60_000);
+    within("/health_check/healthy_after", check.healthy_after.into(), 1, 100);
+    within("/health_check/unhealthy_after", check.unhealthy_after.into(), 1, 100);
+    let (first, last) = check.expect;
+    within("/health_check/expect/0", first.into(), 100, 599);
+    within("/health_check/expect/1", last.into(), first.into(), 599);
+    let is_path = check.path.starts_with('/') && check.path.bytes().all(|b| b.is_ascii_graphic());
+    if !is_path {
+        errors.add_at("/health_check/path", "invalid", "expected a path such as /healthz");
+    }
+}

@@ -1,0 +1,221 @@
+//! Routes.
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use schoolgate_config::model::{PoolId, Route, RouteAction, RouteId, RouteMatch, TenantId};
+use schoolgate_config::table::RoutingTable;
+use schoolgate_store::Stored;
+
+use super::Stamp;
+use super::document::{Errors, Place, Text, readable};
+use super::edit::Resource;
+use super::permission::Subject;
+use super::tenants::TenantKey;
+
+/// What of a route an operator sets.
+#[derive(Debug, ToSchema)]
+pub(crate) struct RouteInput {
+    /// Only for this tenant: `tnt_…` or a slug.
+    tenant: Option<Text<1, 80>>,
+    /// Only for tenants whose pool this is.
+    pool: Option<PoolId>,
+    /// Routes of one scope are asked from the highest to the lowest.
+    #[serde(default)]
+    priority: i32,
+    /// Which requests; all if not given.
+    #[serde(default, rename = "match")]
+    matches: RouteMatch,
+    /// What happens to them.
+    action: RouteAction,
+}
+readable!(RouteInput { tenant, pool, priority = 0, matches as "match" = RouteMatch::default(), action });
+
+/// A route as the API shows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RouteView {
+    #[serde(flatten)]
+    route: Route,
+    #[serde(flatten)]
+    stamp: Stamp,
+}
+
+impl Resource for Route {
+    type Input = RouteInput;
+    const SUBJECT: Subject = Subject::Routes;
+    const COLLECTION: &'static str = "routes";
+    const READ_ONLY: &'static [&'static str] = &["id", "version", "created_at", "updated_at"];
+
+    fn assemble(input: RouteInput, before: Option<&Self>, table: &RoutingTable, errors: &mut Errors) -> Self {
+        let tenant = input.tenant.and_then(|name| tenant_of(&name.0, table, errors));
+        check_match(&input.matches, errors);
+        check_action(&input.action, errors);
+        if let Some(pool) = &input.action.pool
+            && table.pool(pool).is_none()
+        {
+            errors.add_at("/action/pool", "not_found", format!("the pool `{pool}` does not exist"));
+        }
+        if input.action.rewrite.is_some() && input.matches.path_prefix.is_none() && input.matches.path_exact.is_none() {
+            errors.add_at("/action/rewrite", "invalid", "a rewrite replaces what the match names: give a path there");
+        }
+        Self {
+            id: before.map_or_else(RouteId::generate, |route| route.id),
+            tenant,
+            pool: input.pool,
+            priority: input.priority,
+            matches: input.matches,
+            action: input.action,
+        }
+    }
+
+    fn view(stored: &Stored<Self>, _: &RoutingTable) -> Value {
+        super::json(&RouteView { route: stored.value.clone(), stamp: Stamp::of(stored) })
+    }
+
+    fn references() -> &'static [(&'static str, fn(&RoutingTable, &str) -> bool)] {
+        &[("pool", |table, name| name.parse().map_or(true, |id| table.pool(&id).is_some()))]
+    }
+}
+
+/// The tenant that a route names by identity or slug.
+fn tenant_of(name: &str, table: &RoutingTable, errors: &mut Errors) -> Option<TenantId> {
+    let found = match TenantKey::parse_field(name) {
+        Ok(TenantKey::Id(id)) => table.tenant(&id),
+        Ok(TenantKey::Slug(slug)) => table.tenant_by_slug(slug.as_str()),
+        _ => None,
+    };
+    if found.is_none() {
+        errors.add_at("/tenant", "not_found", "there is no such tenant");
+    }
+    found.map(|entry| entry.tenant.id)
+}
+
+/// Whether text can stand in a request line or a header without becoming something else.
+fn is_clean_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#'))
+}
+
+/// Whether text is the name of a header or a method: a token (RFC 9110 section 5.6.2).
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+fn check_match(matches: &RouteMatch, errors: &mut Errors) {
+    for (field, path) in [("path_prefix", &matches.path_prefix), ("path_exact", &matches.path_exact)] {
+        if path.as_ref().is_some_and(|path| !is_clean_path(path)) {
+            let message = "expected a path that begins with / and has no query";
+            errors.add_at(&format!("/match/{field}"), "invalid", message);
+        }
+    }
+    if matches.path_prefix.is_some() && matches.path_exact.is_some() {
+        errors.add_at("/match/path_exact", "invalid", "a route has a prefix or an exact path, not both");
+    }
+    for (i, method) in matches.methods.iter().enumerate() {
+        if !is_token(method) || method.bytes().any(|b| b.is_ascii_lowercase()) {
+            errors.add_at(&format!("/match/methods/{i}"), "invalid", "expected a method such as GET");
+        }
+    }
+    for (i, header) in matches.headers.iter().enumerate() {
+        if !is_token(&header.name) || header.name.bytes().any(|b| b.is_ascii_uppercase()) {
+            errors.add_at(&format!("/match/headers/{i}/name"), "invalid", "expected a header in lower case");
+        }
+    }
+}
+
+/// Headers that no route may set or remove: what frames a message, what says who the tenant is, and what the
+/// gateway vouches for.
+fn is_ours(name: &str) -> bool {
+    const OURS: &[&str] = &[
+        "connection",
+        "content-length",
+        "expect",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-client-request-id",
+        "x-request-id",
+        "x-subdomain",
+    ];
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    OURS.contains(&name.as_str()) || name.starts_with("x-tenant-") || name.starts_with("x-forwarded-")
+}
+
+fn check_action(action: &RouteAction, errors: &mut Errors) {
+    if *action == RouteAction::default() {
+        errors.add_at("/action", "invalid", "the route does nothing: give at least one action");
+    }
+    let ends = [action.redirect.is_some(), action.maintenance];
+    if ends.into_iter().filter(|ends| *ends).count() > 1 || (action.redirect.is_some() && action.pool.is_some()) {
+        errors.add_at(
+            "/action",
+            "invalid",
+            "a route forwards, redirects, or answers maintenance; these exclude each other",
+        );
+    }
+    if action.rewrite.as_ref().is_some_and(|rewrite| !is_clean_path(&rewrite.prefix)) {
+        errors.add_at("/action/rewrite/prefix", "invalid", "expected a path that begins with / and has no query");
+    }
+    if let Some(redirect) = &action.redirect {
+        let to = redirect.to.as_str();
+        let is_path = to.starts_with('/') && !to.starts_with("//");
+        let is_url = ["https://", "http://"].iter().any(|scheme| to.len() > scheme.len() && to.starts_with(scheme));
+        if !(is_path || is_url) || !to.bytes().all(|b| b.is_ascii_graphic()) {
+            errors.add_at("/action/redirect/to", "invalid", "expected a URL with http or https, or a path");
+        }
+        if !matches!(redirect.status, 301 | 302 | 303 | 307 | 308) {
+            errors.add_at("/action/redirect/status", "out_of_range", "expected 301, 302, 303, 307 or 308");
+        }
+    }
+    let headers = action.set_headers.iter().map(|(name, value)| ("set_headers", name, Some(value)));
+    let removed = action.remove_headers.iter().map(|name| ("remove_headers", name, None));
+    for (field, name, value) in headers.chain(removed) {
+        let at = Place::root().member("action").member(field).member(name);
+        if !is_token(name) {
+            errors.add(&at, "invalid", "expected the name of a header");
+        } else if is_ours(name) {
+            errors.add(&at, "invalid", "this header belongs to the gateway");
+        } else if value.is_some_and(|value| value.bytes().any(|b| (b < 0x20 && b != b'\t') || b == 0x7f)) {
+            errors.add(&at, "invalid", "control characters are not allowed in a header");
+        }
+    }
+    if action.timeout_ms.is_some_and(|ms| !(1..=3_600_000).contains(&ms)) {
+        errors.add_at("/action/timeout_ms", "out_of_range", "expected 1 to 3600000");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_route_can_speak_for_the_gateway() {
+        for name in ["Host", "x-tenant-id", "X_Tenant_Slug", "X-Forwarded-For", "Transfer-Encoding", "X-Request-ID"] {
+            assert!(is_ours(name), "{name} could be set");
+        }
+        assert!(!is_ours("x-school-banner"));
+    }
+
+    #[test]
+    fn an_action_that_contradicts_itself_or_does_nothing_is_refused() {
+        let refused = |json: &str| {
+            let mut errors = Errors::default();
+            let value: Value = serde_json::from_str(json).expect("JSON");
+            let action: RouteAction = serde_json::from_value(value).expect("an action");
+            check_action(&action, &mut errors);
+            !errors.is_empty()
+        };
+        assert!(refused("{}"));
+        assert!(refused(r#"{"redirect":{"to":"/x"},"pool":"p"}"#));
+        assert!(refused(r#"{"redirect":{"to":"javascript:x"}}"#));
+        assert!(refused(r#"{"set_headers":{"x-a":"b\nc"}}"#));
+        assert!(!refused(r#"{"pool":"p","set_headers":{"x-a":"b"}}"#));
+    }
+}

@@ -1,0 +1,222 @@
+//! The listener of the control API: connections in, a graceful stop out.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use schoolgate_config::model::DomainName;
+use schoolgate_config::time::{Clock, SystemClock};
+use schoolgate_store::Store;
+
+use crate::http::envelope::Peer;
+use crate::http::router::router;
+use crate::http::{Api, Parts};
+use crate::metrics::Metrics;
+use crate::operation::Platform;
+use crate::publish::Publisher;
+
+/// Connections at once: 4096. Every proxy holds one for its long poll.
+const CONNECTIONS: usize = 4_096;
+
+/// Time a client has to send the head of a request: 15 s; an idle connection is closed after it too.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time that requests in flight have to end after a stop: 3 s. Long polls and waits end at once.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// Bytes of a request's head.
+const HEAD_MAX: usize = 64 << 10;
+
+/// Time between two looks for answers that are too old to be given again: an hour.
+const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Time for which an Idempotency-Key is remembered: a day, in milliseconds.
+const ANSWERS_KEPT_MS: i64 = 24 * 3_600 * 1_000;
+
+/// What a control server is given.
+#[derive(Debug)]
+pub struct ControlOptions {
+    /// Where to listen; port 0 is any.
+    pub listen: SocketAddr,
+    /// The truth.
+    pub store: Store,
+    /// Makes revisions of it; [`Publisher::run`] is the caller's to start.
+    pub publisher: Publisher,
+    /// Names within these count as owned and pointing here.
+    pub assume_owned: Vec<DomainName>,
+    /// What apex domains point at.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// Whether a worker issues certificates within seconds, so that `?wait=applied` should wait for them.
+    pub issues_at_once: bool,
+}
+
+/// Why a control server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Another process listens there.
+    #[error(
+        "the control API cannot listen on {address}: another process does; stop it, or choose another address with --control"
+    )]
+    AddressInUse {
+        /// Which address.
+        address: SocketAddr,
+    },
+    /// The system refuses for another reason.
+    #[error("the control API cannot listen on {address}: {source}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A control server that runs. Dropping it stops it without waiting.
+#[derive(Debug)]
+pub struct ControlHandle {
+    address: SocketAddr,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+/// The control API as a server.
+#[derive(Debug)]
+pub struct ControlServer;
+
+impl ControlServer {
+    /// Listens and answers, until the handle is stopped.
+    ///
+    /// # Errors
+    /// [`ControlError`] names the address.
+    pub async fn start(options: ControlOptions) -> Result<ControlHandle, ControlError> {
+        let address = options.listen;
+        let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ControlError::AddressInUse { address },
+            _ => ControlError::Listen { address, source },
+        })?;
+        let address = listener.local_addr().map_err(|source| ControlError::Listen { address, source })?;
+        let stop = CancellationToken::new();
+        let store = options.store.clone();
+        let feed = options.publisher.feed();
+        let api = Api::new(Parts {
+            store: options.store,
+            publisher: options.publisher,
+            feed,
+            platform: Arc::new(Platform { assume_owned: options.assume_owned, addresses: options.addresses }),
+            issues_at_once: options.issues_at_once,
+            metrics: Metrics::new(),
+            visitors: Default::default(),
+            clock: Arc::new(SystemClock),
+            stop: stop.clone(),
+        });
+        let tracker = TaskTracker::new();
+        tracker.spawn(accept(listener, router(api), stop.clone(), tracker.clone()));
+        tracker.spawn(sweep(store, stop.clone()));
+        tracker.close();
+        tracing::info!("the control API listens on http://{address}");
+        Ok(ControlHandle { address, stop, tracker })
+    }
+}
+
+impl ControlHandle {
+    /// The address really bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more requests, lets those in flight end, and gives up on them after 3 s.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if timeout(STOP_GRACE + Duration::from_secs(1), self.tracker.wait()).await.is_err() {
+            tracing::warn!("requests to the control API were cut off by the stop");
+        }
+    }
+}
+
+impl Drop for ControlHandle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router, stop: CancellationToken, tracker: TaskTracker) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (router, stop) = (router.clone(), stop.clone());
+                tracker.spawn(async move {
+                    serve(stream, peer, router, stop).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, or a connection that was gone before it came: neither ends the server.
+                tracing::warn!("the control API cannot accept: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+    // Small answers should not wait for the acknowledgement of the last one.
+    let _ = stream.set_nodelay(true);
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(router.oneshot(request.map(axum::body::Body::new) as Request).await?) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(STOP_GRACE, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(client.addr = %peer, "a connection to the control API ended: {error}");
+    }
+}
+
+/// Forgets answers that nobody asks for again.
+async fn sweep(store: Store, stop: CancellationToken) {
+    let mut every = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        if let Err(error) = store.forget_answers(SystemClock.unix_ms() - ANSWERS_KEPT_MS).await {
+            tracing::warn!("old answers cannot be forgotten: {error}");
+        }
+    }
+}
