@@ -291,7 +291,28 @@ mod tests {
     use super::*;
 
     fn request<'a>(path: &'a str, host: &'a str) -> Finished<'a> {
-        Finished { path, host: Some(host), ..Finished::example() }
+        Finished {
+            request_id: "01HF7YAT00TESTTESTTESTTEST",
+            client: IpAddr::from([192, 0, 2, 1]),
+            protocol: "HTTP/1.1",
+            tls: Some(TlsVersion::V13),
+            method: "GET",
+            host: Some(host),
+            path,
+            status: 200,
+            error: None,
+            tenant: None,
+            pool: None,
+            backend: None,
+            backend_status: None,
+            retries: 0,
+            revision: Revision(7),
+            bytes_in: 0,
+            bytes_out: 12,
+            phases: super::super::Phases { total: Duration::from_micros(1_500), ..Default::default() },
+            mismatch: None,
+            unknown_host: false,
+        }
     }
 
     #[test]
