@@ -1,0 +1,138 @@
+//! The command line over the control API: a file per resource.
+
+mod api;
+mod body;
+pub(crate) mod domain;
+mod output;
+pub(crate) mod plan;
+pub(crate) mod pool;
+pub(crate) mod route;
+pub(crate) mod status;
+pub(crate) mod tenant;
+pub(crate) mod zone;
+
+use std::io::{BufRead, IsTerminal, Write as _};
+
+use anyhow::bail;
+use clap::Args;
+use reqwest::Method;
+use serde_json::Value;
+
+use api::{Api, Connection, Write};
+use output::Column;
+
+/// Runs a command of the client to its end.
+pub(crate) fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    // The only global of the process that a library wants: which cryptography a TLS client uses. An installed one stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ListArgs {
+    /// Only those with this text in their name
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+    /// At most this many [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// One object.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GetArgs {
+    /// Its name or identifier
+    id: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// One object to remove.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DeleteArgs {
+    /// Its name or identifier
+    id: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    write: Write,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Lists a resource.
+async fn list(
+    path: &[&str],
+    args: &ListArgs,
+    filters: &[(&str, Option<&str>)],
+    columns: &[Column],
+) -> anyhow::Result<()> {
+    let api = Api::connect(&args.connection)?;
+    let mut query: Vec<(&str, String)> = Vec::new();
+    query.extend(args.search.clone().map(|text| ("search", text)));
+    query.extend(filters.iter().filter_map(|(name, value)| Some((*name, (*value)?.to_owned()))));
+    let items = api.list(path, &query, args.limit.map(|n| n as usize)).await?;
+    output::list(api.format, &items, columns)
+}
+
+/// Shows one object.
+async fn get(path: &[&str], connection: &Connection) -> anyhow::Result<()> {
+    let api = Api::connect(connection)?;
+    output::object(api.format, &api.get(path, &[]).await?)
+}
+
+/// Makes, changes or acts on one object, and shows it.
+async fn write(
+    method: Method,
+    path: &[&str],
+    body: Option<&Value>,
+    write: &Write,
+    connection: &Connection,
+) -> anyhow::Result<()> {
+    let api = Api::connect(connection)?;
+    let answer = api.write(method, path, body, write).await?;
+    match (api.format, answer) {
+        (_, Value::Null) => Ok(()),
+        (output::Format::Json, answer) => output::json(&answer),
+        (output::Format::People, mut answer) => {
+            // Who waited knows by the command having succeeded that every proxy serves it.
+            answer.as_object_mut().map(|fields| fields.remove("applied"));
+            output::object(api.format, &answer)
+        }
+    }
+}
+
+/// Removes one object, after asking.
+async fn delete(what: &str, path: &[&str], args: &DeleteArgs) -> anyhow::Result<()> {
+    let api = Api::connect(&args.connection)?;
+    if !args.write.dry_run {
+        confirm(&format!("Delete the {what} {}?", args.id), args.yes)?;
+    }
+    let answer = api.write(Method::DELETE, path, None, &args.write).await?;
+    match (api.format, answer) {
+        (output::Format::Json, Value::Null) => output::json(&serde_json::json!({ "deleted": args.id })),
+        (output::Format::Json, answer) => output::json(&answer),
+        (output::Format::People, _) if args.write.dry_run => {
+            output::line(&format!("{what} {} can be deleted", args.id))
+        }
+        (output::Format::People, _) => output::line(&format!("deleted the {what} {}", args.id)),
+    }
+}
+
+/// Asks on a terminal; elsewhere nobody could answer, so `--yes` has to be given.
+fn confirm(question: &str, yes: bool) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("not deleted: give --yes when nobody is there to be asked");
+    }
+    write!(std::io::stderr(), "{question} [y/N] ")?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { bail!("not deleted") }
+}

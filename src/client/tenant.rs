@@ -1,0 +1,175 @@
+//! `schoolgate tenant`
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::api::{Connection, Write};
+use super::body::{Body, Fields, switch};
+use super::output::Column;
+use super::{DeleteArgs, GetArgs, ListArgs};
+
+const COLUMNS: &[Column] =
+    &[("slug", "/slug"), ("name", "/name"), ("state", "/state"), ("plan", "/plan"), ("pool", "/pool"), ("id", "/id")];
+
+/// `schoolgate tenant …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantCommand {
+    /// List tenants
+    List(TenantList),
+    /// Show one, by slug or id
+    Get(GetArgs),
+    /// Create one
+    Create(TenantCreate),
+    /// Change one
+    Update(TenantUpdate),
+    /// Delete one
+    Delete(DeleteArgs),
+    /// Refuse its visitors with 403
+    Suspend(Action),
+    /// Serve it again
+    Resume(Action),
+    /// Answer its visitors with 503 and Retry-After
+    Maintenance(Action),
+    /// Keep it, and do not serve it
+    Archive(Action),
+    /// Bring back an archived one
+    Restore(Action),
+    /// List its domains
+    Domains(GetArgs),
+}
+
+/// `schoolgate tenant list`
+#[derive(Debug, Args)]
+pub(crate) struct TenantList {
+    /// Only those in this state
+    #[arg(long)]
+    state: Option<String>,
+    /// Only those on this plan
+    #[arg(long)]
+    plan: Option<String>,
+    /// Only those on this pool
+    #[arg(long)]
+    pool: Option<String>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// Fields of a tenant that have flags.
+#[derive(Debug, Args)]
+struct TenantFields {
+    /// What people call the school
+    #[arg(long)]
+    name: Option<String>,
+    /// The plan its limits and features come from
+    #[arg(long)]
+    plan: Option<String>,
+    /// The pool that serves it
+    #[arg(long)]
+    pool: Option<String>,
+    /// The operator's own reference
+    #[arg(long, value_name = "TEXT")]
+    external_id: Option<String>,
+    /// Switch a feature: `--feature lms`, `--feature lms=no`; repeatable
+    #[arg(long = "feature", value_name = "NAME[=yes|no]", value_parser = switch)]
+    features: Vec<(String, bool)>,
+    #[command(flatten)]
+    fields: Fields,
+    #[command(flatten)]
+    write: Write,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// `schoolgate tenant create`
+#[derive(Debug, Args)]
+pub(crate) struct TenantCreate {
+    /// Short name: a DNS label, unique
+    slug: String,
+    #[command(flatten)]
+    fields: TenantFields,
+}
+
+/// `schoolgate tenant update`
+#[derive(Debug, Args)]
+pub(crate) struct TenantUpdate {
+    /// Slug or id
+    id: String,
+    /// A new slug
+    #[arg(long)]
+    slug: Option<String>,
+    #[command(flatten)]
+    fields: TenantFields,
+}
+
+/// `schoolgate tenant suspend`, …
+#[derive(Debug, Args)]
+pub(crate) struct Action {
+    /// Slug or id
+    id: String,
+    /// Why, for operators; visitors never see it
+    #[arg(long)]
+    reason: Option<String>,
+    #[command(flatten)]
+    write: Write,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl TenantFields {
+    fn body(&self, slug: Option<&str>) -> anyhow::Result<Value> {
+        let mut body = Body::begin(&self.fields)?
+            .field("slug", slug)
+            .field("name", self.name.as_deref())
+            .field("plan", self.plan.as_deref())
+            .field("pool", self.pool.as_deref())
+            .field("external_id", self.external_id.as_deref());
+        for (feature, on) in &self.features {
+            body = body.field(&format!("features.{feature}"), Some(*on));
+        }
+        Ok(body.finish(&self.fields))
+    }
+}
+
+/// The API's name for a tenant that people name by its slug.
+pub(super) fn tenant_key(id: &str) -> String {
+    if id.starts_with("tnt_") || id.contains(':') { id.to_owned() } else { format!("slug:{id}") }
+}
+
+/// Does it.
+pub(crate) async fn run(command: &TenantCommand) -> anyhow::Result<()> {
+    match command {
+        TenantCommand::List(args) => {
+            let filters =
+                [("state", args.state.as_deref()), ("plan", args.plan.as_deref()), ("pool", args.pool.as_deref())];
+            super::list(&["tenants"], &args.list, &filters, COLUMNS).await
+        }
+        TenantCommand::Get(args) => super::get(&["tenants", &tenant_key(&args.id)], &args.connection).await,
+        TenantCommand::Create(args) => {
+            let body = args.fields.body(Some(&args.slug))?;
+            let TenantFields { write, connection, .. } = &args.fields;
+            super::write(Method::POST, &["tenants"], Some(&body), write, connection).await
+        }
+        TenantCommand::Update(args) => {
+            let body = args.fields.body(args.slug.as_deref())?;
+            let TenantFields { write, connection, .. } = &args.fields;
+            super::write(Method::PATCH, &["tenants", &tenant_key(&args.id)], Some(&body), write, connection).await
+        }
+        TenantCommand::Delete(args) => super::delete("tenant", &["tenants", &tenant_key(&args.id)], args).await,
+        TenantCommand::Suspend(args) => act("suspend", args).await,
+        TenantCommand::Resume(args) => act("resume", args).await,
+        TenantCommand::Maintenance(args) => act("maintenance", args).await,
+        TenantCommand::Archive(args) => act("archive", args).await,
+        TenantCommand::Restore(args) => act("restore", args).await,
+        TenantCommand::Domains(args) => {
+            let list = ListArgs { search: None, limit: None, connection: args.connection.clone() };
+            super::list(&["tenants", &tenant_key(&args.id), "domains"], &list, &[], super::domain::COLUMNS).await
+        }
+    }
+}
+
+async fn act(action: &str, args: &Action) -> anyhow::Result<()> {
+    let body = args.reason.as_ref().map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+    let path = ["tenants", &tenant_key(&args.id), action];
+    super::write(Method::POST, &path, Some(&body), &args.write, &args.connection).await
+}

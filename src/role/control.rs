@@ -1,0 +1,166 @@
+//! `schoolgate control`: operator API, publisher, feed server, certificate worker.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use schoolgate_acme::internal::InternalAuthority;
+use schoolgate_acme::worker::Worker;
+use schoolgate_config::model::{DomainName, Zone};
+use schoolgate_config::seal::Keeper;
+use schoolgate_config::settings::Settings;
+use schoolgate_config::time::{Clock, SystemClock};
+use schoolgate_control_api::publish::Publisher;
+use schoolgate_control_api::{ControlError, ControlHandle, ControlOptions, ControlServer, bootstrap};
+use schoolgate_store::{OpenMode, Store};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::data_dir::{Addresses, DataDir};
+use super::notify::{self, Notice};
+use super::signals;
+use super::start::{self, Flags, runtime};
+use super::supervise::Supervisor;
+use crate::cli::ControlArgs;
+
+/// Time that what runs in the background has to end.
+const BACKGROUND_WITHIN: Duration = Duration::from_secs(3);
+
+/// Runs it until it is told to stop.
+pub(crate) fn run(args: &ControlArgs) -> anyhow::Result<()> {
+    let mut flags = Flags::new(&args.settings)?;
+    flags.api(&args.api);
+    let settings = start::begin(&args.settings, &flags)?;
+    let dir = DataDir::take(&settings.data.dir)?;
+    let settings = at(settings, &dir);
+    runtime()?.block_on(async {
+        let stop = signals::on_stop()?;
+        let plane = ControlPlane::start(&settings).await?;
+        dir.publish_addresses(&Addresses { control: Some(plane.address()), ..Addresses::default() })?;
+        notify::tell(Notice::Ready);
+        info!("ready: control API on http://{}", plane.address());
+        stop.cancelled().await;
+        notify::tell(Notice::Stopping);
+        dir.forget_addresses();
+        plane.stop().await;
+        Ok(())
+    })
+}
+
+/// Settings whose data directory is the one that was taken, by its absolute path.
+pub(super) fn at(mut settings: Settings, dir: &DataDir) -> Settings {
+    settings.data.dir = dir.path().to_owned();
+    settings
+}
+
+/// The store's address, its path complete.
+pub(crate) fn store_url(settings: &Settings) -> anyhow::Result<String> {
+    let file = settings.sqlite_file()?;
+    let path = file.to_str().with_context(|| format!("{} is not text", file.display()))?;
+    Ok(format!("sqlite://{path}"))
+}
+
+/// The internal CA's files: its sealed key, and the certificate that clients trust.
+pub(crate) fn ca_files(settings: &Settings) -> (PathBuf, PathBuf) {
+    (settings.data_file("ca/ca.key.sealed"), settings.data_file("ca.pem"))
+}
+
+/// The key-encryption key. A new one is made for a new store only: it could not open what an old store holds.
+pub(super) fn keeper(settings: &Settings) -> anyhow::Result<Arc<Keeper>> {
+    let (key_file, store) = (settings.key_file(), settings.sqlite_file()?);
+    if !key_file.exists() && store.exists() {
+        bail!(
+            "the key file {} is missing, and the database {} holds keys sealed under it: restore the file from a backup",
+            key_file.display(),
+            store.display()
+        );
+    }
+    Ok(Arc::new(Keeper::open_or_create(&key_file)?))
+}
+
+/// The control plane of this process.
+pub(super) struct ControlPlane {
+    pub(super) store: Store,
+    pub(super) publisher: Publisher,
+    pub(super) keeper: Arc<Keeper>,
+    api: ControlHandle,
+    background: Supervisor,
+    stop: CancellationToken,
+}
+
+impl ControlPlane {
+    /// Opens the store and starts everything that works on it.
+    pub(super) async fn start(settings: &Settings) -> anyhow::Result<Self> {
+        let keeper = keeper(settings)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Store::open(&store_url(settings)?, OpenMode::Create).await?;
+        let zones = settings.platform.zones.iter().map(|name| zone(name)).collect::<anyhow::Result<Vec<_>>>()?;
+        if store.seed(zones).await? {
+            info!("made a new store in {}", store.path().display());
+        }
+        bootstrap(&store, &keeper, &settings.data.dir).await?;
+        let (key_file, certificate_file) = ca_files(settings);
+        let authority = InternalAuthority::open_or_create(&key_file, &certificate_file, &keeper, Arc::clone(&clock))?;
+        let worker = Worker::new(store.clone(), Arc::new(authority), Arc::clone(&keeper), clock);
+        let publisher = Publisher::load(store.clone()).await?;
+
+        let api = start_api(settings, &store, &publisher).await?;
+
+        let stop = CancellationToken::new();
+        let background = Supervisor::new(stop.clone());
+        let (token, service) = (stop.clone(), publisher.clone());
+        background.keep_running("publisher", move || service.clone().run(token.clone().cancelled_owned()));
+        let token = stop.clone();
+        background.keep_running("certificates", move || {
+            let (worker, token) = (worker.clone(), token.clone());
+            async move {
+                tokio::select! {
+                    () = worker.run() => {}
+                    () = token.cancelled() => {}
+                }
+            }
+        });
+        Ok(Self { store, publisher, keeper, api, background, stop })
+    }
+
+    /// Where the control API listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.api.address()
+    }
+
+    /// Stops taking requests, finishes what is in flight, closes the store.
+    pub(super) async fn stop(self) {
+        self.api.stop().await;
+        self.stop.cancel();
+        if !self.background.ended(BACKGROUND_WITHIN).await {
+            tracing::warn!("background work did not end within {BACKGROUND_WITHIN:?}");
+        }
+        self.store.close().await;
+    }
+}
+
+async fn start_api(settings: &Settings, store: &Store, publisher: &Publisher) -> anyhow::Result<ControlHandle> {
+    let owned = settings.platform.assume_owned.iter();
+    let options = ControlOptions {
+        listen: settings.control.listen,
+        store: store.clone(),
+        publisher: publisher.clone(),
+        assume_owned: owned.map(|suffix| DomainName::parse(suffix)).collect::<Result<_, _>>()?,
+        addresses: settings.platform.addresses.clone(),
+        issues_at_once: true,
+    };
+    ControlServer::start(options).await.map_err(|error| match error {
+        ControlError::AddressInUse { address } => anyhow::anyhow!(
+            "{address} is in use by another process; stop it, or choose another address with --control (setting \
+             control.listen)"
+        ),
+        other => other.into(),
+    })
+}
+
+fn zone(name: &str) -> anyhow::Result<Zone> {
+    serde_json::from_value(json!({ "name": name })).with_context(|| format!("`{name}` cannot be a zone"))
+}

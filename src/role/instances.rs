@@ -1,0 +1,313 @@
+//! The school-app instances that `up` supervises: started, watched, started again, stopped.
+//!
+//! Each is a process of its own, so that one that crashes takes no other with it, and it sees the gateway only as any
+//! backend does.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
+use schoolgate_config::model::PoolId;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use super::school_app::ADDRESS_IN_USE;
+use super::supervise::Backoff;
+
+/// Time an instance has to finish what is in flight before it is killed. It gives itself the same and a little less.
+const STOP_WITHIN: Duration = Duration::from_secs(7);
+
+/// Ports tried for one instance before giving up: whoever has a hundred ports in a row taken wants other ones.
+const PORTS_TRIED: u16 = 100;
+
+/// Time an instance has to answer its first health check.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the instances have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Common {
+    /// The program to start: this one.
+    pub(super) program: PathBuf,
+    /// Where the schools' databases are.
+    pub(super) data_dir: PathBuf,
+    /// Where the gateway's public keys are.
+    pub(super) keys: String,
+    /// Log directives.
+    pub(super) log: String,
+}
+
+/// An instance that is wanted.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    /// The pool it serves.
+    pub(super) pool: PoolId,
+    /// Where it listens if nobody else does; else one of the ports after it.
+    pub(super) listen: SocketAddr,
+}
+
+/// An instance that runs.
+#[derive(Debug, Clone)]
+pub(super) struct Running {
+    /// The pool it serves.
+    pub(super) pool: PoolId,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+}
+
+/// Instances, and the thread that supervises them.
+#[derive(Debug)]
+pub(super) struct Instances {
+    orders: mpsc::UnboundedSender<Order>,
+    stop: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Order {
+    wanted: Wanted,
+    answer: oneshot::Sender<anyhow::Result<Running>>,
+}
+
+impl Instances {
+    /// Starts the thread.
+    ///
+    /// It is one that lives as long as the process: the kernel tells a child that its parent died when the *thread*
+    /// that made it ends (prctl(2), `PR_SET_PDEATHSIG`), and threads of a runtime come and go.
+    pub(super) fn new(common: Common) -> anyhow::Result<Self> {
+        let (orders, mut inbox) = mpsc::unbounded_channel::<Order>();
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("instances".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                let tasks = TaskTracker::new();
+                let mut taken = Vec::new();
+                while let Some(order) = tokio::select! { order = inbox.recv() => order, () = token.cancelled() => None }
+                {
+                    let started = start(&common, &order.wanted, &taken).await;
+                    let answer = started.map(|(child, running)| {
+                        taken.push(running.address);
+                        tasks.spawn(keep_running(common.clone(), running.clone(), child, token.clone()));
+                        running
+                    });
+                    // Whoever asked may have gone; the instance is stopped with the others.
+                    let _ = order.answer.send(answer);
+                }
+                token.cancelled().await;
+                tasks.close();
+                tasks.wait().await;
+            });
+        })?;
+        Ok(Self { orders, stop, thread: Some(thread) })
+    }
+
+    /// Starts an instance and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not start, or does not answer in time.
+    pub(super) async fn start(&self, wanted: Wanted) -> anyhow::Result<Running> {
+        let (answer, receiver) = oneshot::channel();
+        let gone = "the supervisor of the school-app instances is gone";
+        self.orders.send(Order { wanted, answer }).ok().context(gone)?;
+        receiver.await.context(gone)?
+    }
+
+    /// Stops all of them, and waits: first politely, then by force.
+    pub(super) async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                error!("the supervisor of the school-app instances panicked");
+            }
+        }
+    }
+}
+
+/// Starts an instance on its address, or on the next that is free.
+async fn start(common: &Common, wanted: &Wanted, taken: &[SocketAddr]) -> anyhow::Result<(Child, Running)> {
+    let mut next = wanted.listen;
+    for _ in 0..PORTS_TRIED {
+        let address = free_address(next, taken)?;
+        let running = Running { pool: wanted.pool.clone(), address };
+        let mut child = spawn(common, &running)?;
+        match ready(&mut child, address).await? {
+            None => return Ok((child, running)),
+            // Someone else was faster between our look and its bind.
+            Some(status) if status.code() == Some(i32::from(ADDRESS_IN_USE)) => {}
+            Some(status) => anyhow::bail!("a school-app instance on {address} ended with {status}; its log is above"),
+        }
+        next.set_port(address.port().saturating_add(u16::from(next.port() != 0)));
+    }
+    anyhow::bail!("no free port for a school-app instance at {} or after it; set school_app.listen", wanted.listen)
+}
+
+/// The first address at or after `from` that nobody listens on.
+fn free_address(from: SocketAddr, taken: &[SocketAddr]) -> anyhow::Result<SocketAddr> {
+    let mut address = from;
+    loop {
+        let listener = if taken.contains(&address) { None } else { TcpListener::bind(address).ok() };
+        if let Some(listener) = listener {
+            return Ok(listener.local_addr()?);
+        }
+        let port = address.port().checked_add(1).filter(|port| *port - from.port() < PORTS_TRIED);
+        match port {
+            Some(port) if from.port() != 0 => address.set_port(port),
+            _ => anyhow::bail!(
+                "no free port for a school-app instance at {from} or the {PORTS_TRIED} after it; set school_app.listen"
+            ),
+        }
+    }
+}
+
+fn spawn(common: &Common, running: &Running) -> anyhow::Result<Child> {
+    let Running { pool, address } = running;
+    let mut child = Command::new(&common.program)
+        .arg("school-app")
+        .args(["--listen", &address.to_string(), "--audience", pool.as_str(), "--keys", &common.keys])
+        .args(["--log", &common.log, "--parent-pid", &std::process::id().to_string()])
+        .arg("--data-dir")
+        .arg(&common.data_dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("{} cannot be started as school-app", common.program.display()))?;
+    let name = format!("school-app {pool} {}", address.port());
+    if let Some(out) = child.stdout.take() {
+        tokio::spawn(pass_on(out, name.clone()));
+    }
+    if let Some(err) = child.stderr.take() {
+        tokio::spawn(pass_on(err, name));
+    }
+    Ok(child)
+}
+
+/// Waits until the instance answers; if it ends before that, says how.
+async fn ready(child: &mut Child, address: SocketAddr) -> anyhow::Result<Option<ExitStatus>> {
+    let answers = async {
+        while !is_healthy(address).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        status = child.wait() => Ok(Some(status?)),
+        ready = tokio::time::timeout(READY_WITHIN, answers) => {
+            ready.with_context(|| format!("the school-app instance on {address} does not answer"))?;
+            Ok(None)
+        }
+    }
+}
+
+async fn is_healthy(address: SocketAddr) -> bool {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let ask = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: instance\r\nconnection: close\r\n\r\n").await?;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await?;
+        std::io::Result::Ok(head)
+    };
+    matches!(tokio::time::timeout(Duration::from_secs(1), ask).await, Ok(Ok(head)) if head.ends_with(b" 200"))
+}
+
+/// Watches an instance: when it ends before the stop, it is started again on the same address.
+async fn keep_running(common: Common, running: Running, child: Child, stop: CancellationToken) {
+    let Running { pool, address } = &running;
+    let mut backoff = Backoff::new();
+    let mut child = Some(child);
+    loop {
+        let began = Instant::now();
+        if let Some(mut alive) = child.take() {
+            tokio::select! {
+                status = alive.wait() => {
+                    let how = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+                    warn!(pool.id = %pool, backend.addr = %address, "school-app {pool} {} ended: {how}", address.port());
+                }
+                () = stop.cancelled() => return end(alive, &running).await,
+            }
+        }
+        let wait = backoff.after(began.elapsed());
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.cancelled() => return,
+        }
+        match spawn(&common, &running) {
+            Ok(again) => child = Some(again),
+            Err(error) => error!(pool.id = %pool, backend.addr = %address, "school-app {pool}: {error:#}"),
+        }
+    }
+}
+
+async fn end(mut child: Child, running: &Running) {
+    let Running { pool, address } = running;
+    let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    if let Some(pid) = pid {
+        // It may have ended by itself just now.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    if tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_err() {
+        warn!(pool.id = %pool, backend.addr = %address, "school-app {pool} {} does not stop, killing it", address.port());
+        if let Err(error) = child.kill().await {
+            error!(%error, "school-app {pool} {} cannot be killed: {error}", address.port());
+        }
+    }
+    info!(pool.id = %pool, backend.addr = %address, "school-app {pool} {} stopped", address.port());
+}
+
+/// Passes an instance's log on, as lines of ours at the level they have.
+async fn pass_on(stream: impl AsyncRead + Unpin, name: String) {
+    let mut lines = BufReader::new(stream).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match level_and_text(&line) {
+            ("ERROR", text) => error!("{name}: {text}"),
+            ("WARN", text) => warn!("{name}: {text}"),
+            ("DEBUG" | "TRACE", text) => tracing::debug!("{name}: {text}"),
+            (_, text) => info!("{name}: {text}"),
+        }
+    }
+}
+
+/// The level and text of a log line `TIME LEVEL text`; a line of another form is all text.
+fn level_and_text(line: &str) -> (&str, &str) {
+    let parts = line.split_once(' ').and_then(|(time, rest)| {
+        let (level, text) = rest.trim_start().split_once(' ')?;
+        time.ends_with('Z').then_some((level, text.trim_start()))
+    });
+    parts.filter(|(level, _)| matches!(*level, "ERROR" | "WARN" | "INFO" | "DEBUG" | "TRACE")).unwrap_or(("", line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_line_is_passed_on_at_its_level() {
+        assert_eq!(level_and_text("2026-11-20T21:00:00.000Z  WARN slow query"), ("WARN", "slow query"));
+        assert_eq!(level_and_text("2026-11-20T21:00:00.000Z ERROR x y"), ("ERROR", "x y"));
+        assert_eq!(level_and_text("thread panicked at x"), ("", "thread panicked at x"));
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_passed_over() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let free = free_address(address, &[]).unwrap();
+        assert!(free.port() > address.port() && free.port() - address.port() < PORTS_TRIED);
+    }
+
+    #[test]
+    fn an_address_that_an_instance_has_is_passed_over() {
+        let free = free_address("127.0.0.1:0".parse().unwrap(), &[]).unwrap();
+        assert_ne!(free_address(free, &[free]).unwrap(), free);
+    }
+}

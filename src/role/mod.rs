@@ -1,0 +1,15 @@
+//! One file per role: which services run in this process, and what they are given.
+
+mod banner;
+pub(crate) mod control;
+mod data_dir;
+mod demo;
+mod instances;
+mod notify;
+mod pools;
+pub(crate) mod proxy;
+pub(crate) mod school_app;
+mod signals;
+pub(crate) mod start;
+mod supervise;
+pub(crate) mod up;

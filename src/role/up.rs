@@ -1,0 +1,185 @@
+//! `schoolgate up`: both planes, the certificate worker and supervised school-app instances, in one process tree.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use schoolgate_config::feed::{FeedAnswer, NodeReport};
+use schoolgate_config::model::{BackendAddress, NodeId, PoolId, PoolKind, Revision};
+use schoolgate_config::settings::Settings;
+use schoolgate_control_api::publish::FeedServer;
+use schoolgate_proxy::feed::{FeedError, SnapshotFeed};
+use schoolgate_store::WantState;
+use tracing::{info, warn};
+
+use super::control::{self, ControlPlane};
+use super::data_dir::{Addresses, DataDir};
+use super::instances::{Common, Instances, Running, Wanted};
+use super::notify::{self, Notice};
+use super::proxy::{addresses, start_proxy, stop_proxy};
+use super::start::{self, Flags, runtime};
+use super::{banner, demo, pools, signals};
+use crate::cli::UpArgs;
+
+/// The pool that tenants share.
+pub(super) const SHARED_POOL: &str = "shared";
+
+/// Reserved for what is not on the public Internet (RFC 6761): here they count as owned and pointing at this gateway.
+const LOCAL_SUFFIXES: [&str; 2] = ["localhost", "test"];
+
+/// Time that what the store holds may take to be served: certificates issued, published, adopted.
+const SERVED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Runs everything until it is told to stop.
+pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
+    let mut flags = Flags::new(&args.settings)?;
+    flags.listen(&args.listen);
+    flags.api(&args.api);
+    let mut settings = start::begin(&args.settings, &flags)?;
+    for suffix in LOCAL_SUFFIXES {
+        if !settings.platform.assume_owned.iter().any(|owned| owned == suffix) {
+            settings.platform.assume_owned.push(suffix.to_owned());
+        }
+    }
+    let dir = DataDir::take(&settings.data.dir)?;
+    let shown_dir = settings.data.dir.clone();
+    let settings = control::at(settings, &dir);
+    runtime()?.block_on(async {
+        let stop = signals::on_stop()?;
+        // Before it is ready a stop ends it without ceremony: nobody is being served.
+        let site = tokio::select! {
+            site = Site::start(&settings, args.demo) => site?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let addresses = site.addresses();
+        dir.publish_addresses(&addresses)?;
+        notify::tell(Notice::Ready);
+        banner::print(&addresses, &shown_dir, args.demo)?;
+        stop.cancelled().await;
+        notify::tell(Notice::Stopping);
+        dir.forget_addresses();
+        site.stop(&settings).await;
+        info!("stopped");
+        Ok(())
+    })
+}
+
+/// Everything of one `up`.
+struct Site {
+    plane: ControlPlane,
+    proxy: schoolgate_proxy::server::ProxyHandle,
+    instances: Instances,
+}
+
+impl Site {
+    async fn start(settings: &Settings, with_demo: bool) -> anyhow::Result<Self> {
+        let plane = ControlPlane::start(settings).await?;
+        let instances = Instances::new(Common {
+            program: std::env::current_exe().context("this program cannot be found")?,
+            data_dir: settings.data.dir.clone(),
+            keys: format!("http://{}/.well-known/schoolgate/jwks.json", reachable(plane.address())),
+            log: settings.telemetry.log.clone(),
+        })?;
+        let feed = InProcessFeed { node: settings.node_name()?, server: plane.publisher.feed() };
+        let proxy = start_proxy(settings, Arc::new(feed), Arc::clone(&plane.keeper)).await?;
+        let site = Self { plane, proxy, instances };
+        site.start_instances(settings, with_demo).await?;
+        if with_demo {
+            demo::make_schools(&site.plane.store).await?;
+        }
+        site.served().await;
+        Ok(site)
+    }
+
+    async fn start_instances(&self, settings: &Settings, with_demo: bool) -> anyhow::Result<()> {
+        let shared: PoolId = SHARED_POOL.parse().expect("a label");
+        let wanted = settings.school_app.instances;
+        self.start_pool(settings, &shared, PoolKind::Shared, wanted).await?;
+        let dedicated = demo::dedicated_pool();
+        // The demo's school stays when the next start does without --demo.
+        if with_demo || !pools::last_addresses(&self.plane.store, &dedicated).await?.is_empty() {
+            self.start_pool(settings, &dedicated, PoolKind::Dedicated, wanted.min(1)).await?;
+        }
+        Ok(())
+    }
+
+    async fn start_pool(&self, settings: &Settings, pool: &PoolId, kind: PoolKind, count: u32) -> anyhow::Result<()> {
+        let store = &self.plane.store;
+        let last = pools::last_addresses(store, pool).await?;
+        let mut running = Vec::new();
+        for number in 0..count as usize {
+            // Where it was the last time, if that is still free: then nothing changes for the proxies.
+            let listen = match last.get(number) {
+                Some(BackendAddress::Http(address)) => *address,
+                _ => settings.school_app.listen,
+            };
+            let Running { address, .. } = self.instances.start(Wanted { pool: pool.clone(), listen }).await?;
+            running.push(BackendAddress::Http(address));
+        }
+        pools::follow(store, pool, kind, &running).await
+    }
+
+    /// Waits until the proxy serves all that is in the store, certificates included.
+    async fn served(&self) {
+        let all = async {
+            loop {
+                let counts = self.plane.store.certificate_counts().await?;
+                let waiting = counts.iter().any(|(state, count)| *state == WantState::Queued && *count > 0);
+                if !waiting {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let change = self.plane.store.head().change;
+            if let Some(revision) = self.plane.publisher.wait_published(change, SERVED_WITHIN).await {
+                self.plane.publisher.feed().wait_applied(revision, SERVED_WITHIN).await;
+            }
+            Ok::<_, schoolgate_store::StoreError>(())
+        };
+        match tokio::time::timeout(SERVED_WITHIN, all).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "cannot tell whether all is served: {error}"),
+            Err(_) => warn!("not everything is served yet; `schoolgate status` shows what is missing"),
+        }
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses { control: Some(self.plane.address()), ..addresses(&self.proxy) }
+    }
+
+    /// The proxy first, so that requests in flight still find their backends; the control plane last.
+    async fn stop(self, settings: &Settings) {
+        stop_proxy(self.proxy, settings).await;
+        self.instances.stop().await;
+        self.plane.stop().await;
+    }
+}
+
+/// An address that a process on this machine reaches.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    }
+}
+
+/// The feed of a proxy that lives with its control plane: no wire between.
+struct InProcessFeed {
+    node: NodeId,
+    server: FeedServer,
+}
+
+#[async_trait]
+impl SnapshotFeed for InProcessFeed {
+    async fn next(&self, after: Revision, wait: Duration) -> Result<FeedAnswer, FeedError> {
+        Ok(self.server.next(&self.node, after, wait).await)
+    }
+
+    async fn report(&self, report: NodeReport) -> Result<(), FeedError> {
+        self.server.report(report);
+        Ok(())
+    }
+}
