@@ -180,6 +180,7 @@ pub struct ProxyHandle {
     view: Arc<NodeView<NodeLive>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    draining: CancellationToken,
     /// Stops the tasks when the handle is dropped.
     _stop_when_dropped: DropGuard,
 }
@@ -256,8 +257,10 @@ impl ProxyServer {
         info!("listening: http {}, https {}, status {}", addresses.http, addresses.https, addresses.status);
 
         let stop = CancellationToken::new();
+        let draining = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
-        let handle = ProxyHandle { addresses, edge, view, tasks: TaskTracker::new(), stop, _stop_when_dropped };
+        let handle =
+            ProxyHandle { addresses, edge, view, tasks: TaskTracker::new(), stop, draining, _stop_when_dropped };
         handle.spawn_tasks(adoption, options.feed, table, status, metrics);
         Ok(handle)
     }
@@ -333,7 +336,7 @@ impl ProxyHandle {
                 }
             }
         });
-        let parts = Arc::new(StatusParts { view: Arc::clone(&self.view), metrics });
+        let parts = Arc::new(StatusParts { view: Arc::clone(&self.view), metrics, draining: self.draining.clone() });
         let (status, stop) = (Arc::new(status), self.stop.clone());
         self.supervise("the status listener", move || {
             status::run(Arc::clone(&status), Arc::clone(&parts), stop.clone())
@@ -371,7 +374,8 @@ impl ProxyHandle {
     /// Stops: takes no connection, finishes what is in flight, cuts what is left after `grace`. Says whether everything
     /// ended by itself.
     pub async fn stop(self, grace: Duration) -> bool {
-        let Self { edge, tasks, stop, _stop_when_dropped, .. } = self;
+        let Self { edge, tasks, stop, draining, _stop_when_dropped, .. } = self;
+        draining.cancel();
         let drained = edge.shutdown(grace).await;
         if !drained {
             warn!("connections were cut: they had not ended within {} s", grace.as_secs());

@@ -480,6 +480,9 @@ fn retire<L: Live>(table: Arc<RoutingTable<L>>) {
 pub async fn run<L: Live>(adoption: Arc<Adoption<L>>, feed: Arc<dyn SnapshotFeed>, stop: CancellationToken) {
     let clock = Arc::clone(&adoption.parts.clock);
     let standing = adoption.standing();
+    // A journal that was long when the process stopped is long still.
+    let compacting = Arc::clone(&adoption);
+    tokio::task::spawn_blocking(move || compacting.compact());
     let mut unanswered = Backoff::new(LONGEST_UNANSWERED);
     let mut refused = Backoff::new(LONGEST_REFUSED);
     let mut everything = false;

@@ -143,6 +143,11 @@ impl<K: Clone + Eq + Hash, const W: usize> Busiest<K, W> {
         }
     }
 
+    /// Who is shown by name, in no order.
+    pub(super) fn keys(&self) -> Vec<K> {
+        self.shown.keys().cloned().collect()
+    }
+
     /// What is the own of one that is shown; `now` reads what it has counted.
     pub(super) fn own(&mut self, key: &K, now: impl FnOnce() -> [u64; W]) -> Option<[u64; W]> {
         let shown = self.shown.get_mut(key)?;

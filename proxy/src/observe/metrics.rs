@@ -119,16 +119,17 @@ impl<L: Counted> Metrics<L> {
 
         let mut shown: Vec<Shown<{ tenant_row::WIDTH }>> = Vec::new();
         let mut owned = [0; tenant_row::WIDTH];
-        for candidate in &candidates {
-            let Some(entry) = table.tenant(&candidate.key) else { continue };
+        for id in places.keys() {
+            let Some(entry) = table.tenant(&id) else { continue };
             let counters = L::tenant_counters(&entry.live);
-            let Some(row) = places.own(&candidate.key, || counters.row.read()) else { continue };
+            let Some(row) = places.own(&id, || counters.row.read()) else { continue };
             add(&mut owned, &row);
             let in_flight = counters.in_flight();
             in_flight_of_others = in_flight_of_others.saturating_sub(in_flight);
             let name = entry.tenant.slug.as_str().to_owned();
             shown.push(Shown { name, pool: entry.tenant.pool.as_str().to_owned(), row, in_flight });
         }
+        shown.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         // The whole is read after its parts: see `Observe::request`.
         let whole = self.observe.node.tenants.row.read();
         if let Some(row) = places.other(whole, owned) {
@@ -161,10 +162,12 @@ impl<L: Counted> Metrics<L> {
         let mut shown: Vec<Shown<{ pool_row::WIDTH }>> = Vec::new();
         let mut backends: Vec<(String, BackendView)> = Vec::new();
         let mut owned = [0; pool_row::WIDTH];
-        for candidate in &candidates {
-            let Some(entry) = table.pool(&candidate.key) else { continue };
+        let mut ids = places.keys();
+        ids.sort_unstable();
+        for id in ids {
+            let Some(entry) = table.pool(&id) else { continue };
             let counters = L::pool_counters(&entry.live);
-            let Some(row) = places.own(&candidate.key, || counters.row.read()) else { continue };
+            let Some(row) = places.own(&id, || counters.row.read()) else { continue };
             add(&mut owned, &row);
             let name = entry.pool.id.as_str().to_owned();
             for backend in L::backends(&entry.pool, &entry.live) {

@@ -36,6 +36,18 @@ pub struct StatusParts<L: Counted> {
     pub view: Arc<NodeView<L>>,
     /// What it counts.
     pub metrics: Arc<Metrics<L>>,
+    /// Cancelled once the node is stopping: it still serves, and wants no more requests.
+    pub draining: CancellationToken,
+}
+
+impl<L: Counted> StatusParts<L> {
+    fn not_ready(&self) -> Option<&'static str> {
+        if self.draining.is_cancelled() {
+            return Some("stopping: requests in flight are finished, send no more\n");
+        }
+        let revision = self.view.table.load().revision();
+        (revision == Revision::NONE).then_some("no table is loaded: the control plane has not answered yet\n")
+    }
 }
 
 /// The answer of `/status`.
@@ -100,13 +112,10 @@ async fn answer<L: Counted>(
     }
     Ok(match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "alive\n"),
-        "/readyz" => {
-            if parts.view.table.load().revision() == Revision::NONE {
-                text(StatusCode::SERVICE_UNAVAILABLE, "no table is loaded: the control plane has not answered yet\n")
-            } else {
-                text(StatusCode::OK, "ready\n")
-            }
-        }
+        "/readyz" => match parts.not_ready() {
+            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+            None => text(StatusCode::OK, "ready\n"),
+        },
         "/metrics" => {
             // Some milliseconds of work at many tenants.
             match tokio::task::spawn_blocking(move || parts.metrics.write()).await {
@@ -118,7 +127,7 @@ async fn answer<L: Counted>(
             let table = parts.view.table.load_full();
             let status = Status {
                 report: parts.view.report(),
-                ready: table.revision() != Revision::NONE,
+                ready: parts.not_ready().is_none(),
                 tenants: table.tenant_count(),
                 domains: table.domain_count(),
                 feed: parts.view.standing.following(),

@@ -150,3 +150,23 @@ async fn the_status_listener_answers_what_it_knows_and_nothing_else() {
     assert_eq!(status.get("/metrics").await.status(), 200);
     stop(proxy).await;
 }
+
+#[tokio::test]
+async fn a_proxy_that_is_stopping_finishes_what_is_in_flight_and_says_that_it_wants_no_more() {
+    let (dir, authority, origin) = (tempfile::tempdir().unwrap(), Authority::new(), Origin::start().await);
+    let feed = ScriptedFeed::new();
+    let mut first = snapshot(1);
+    first.objects.extend([pool(&[origin.addr()]), domain(NAME, 1), Object::Certificate(authority.issue(&[NAME]))]);
+    feed.say(FeedAnswer::Snapshot(first));
+    let proxy = ProxyServer::start(options(dir.path(), feed)).await.unwrap();
+    eventually(SOON, || async { proxy.report().serving.0 == 1 }).await;
+    let status = Client::plain(proxy.addresses().status);
+    let client = visitor(&proxy, &authority);
+    let slow = tokio::spawn(async move { client.get("/delay/1000").await.status() });
+    eventually(SOON, || async { origin.in_flight() == 1 }).await;
+    let stopping = tokio::spawn(stop(proxy));
+    eventually(SOON, || async { status.get("/readyz").await.status() == 503 }).await;
+    assert_eq!(status.get("/healthz").await.status(), 200);
+    assert_eq!(slow.await.unwrap(), 200);
+    stopping.await.unwrap();
+}
