@@ -96,7 +96,10 @@ impl Answer {
     /// The client is gone.
     pub(crate) async fn send(self, session: &mut Session, keep: bool) -> Result<()> {
         let keep = keep && body_is_short(session);
-        if !keep {
+        if keep {
+            // What is left of the body is read after the answer.
+            session.set_close_on_response_before_downstream_finish(false);
+        } else {
             session.set_keepalive(None);
         }
         let (mut parts, ()) = http::Response::new(()).into_parts();

@@ -53,7 +53,11 @@ fn choose<F: Fn(&Member) -> bool>(
     }
     match balance {
         Balance::LeastRequest => least_request(members, &candidate, total, seed),
-        Balance::RoundRobin => at_weight(members, &candidate, spread(turn as u64, total), None),
+        Balance::RoundRobin => {
+            // Weights 3 and 3 are 1 and 1: a shorter line mixes better.
+            let unit = members.iter().filter(|m| candidate(m)).fold(0, |unit, m| gcd(unit, u64::from(m.weight)));
+            at_weight(members, &candidate, spread(turn as u64, total / unit) * unit, None)
+        }
     }
 }
 
