@@ -122,6 +122,10 @@ pub fn decide<'t, 'r, L: Live, H: Headers + ?Sized>(
         None if table.zone_of_shared_host(&host).is_some() => return Err(Refusal::NoIdentifier),
         None => return Err(Refusal::NotActive),
     };
+    // Read as unknown whatever the connection was opened for.
+    if matches!(tenant.tenant.state, TenantState::Provisioning | TenantState::Archived | TenantState::Deleting) {
+        return Err(Refusal::NotActive);
+    }
     // One connection carries one tenant: a name under the same certificate is not enough (h2 coalescing, fronting).
     if let Some(sni) = request.sni
         && sni != host
