@@ -134,7 +134,12 @@ impl<L: Live> Adoption<L> {
         let adoption =
             Self { parts, standing: Arc::default(), last_good: Mutex::new(keeper), compacting: Mutex::default() };
         for notice in notices {
-            warn!("{notice}");
+            // With a state loaded, it is a tail that a crash cut off; without one, somebody has to look.
+            if stored.is_some() {
+                warn!("{notice}");
+            } else {
+                error!("{notice}");
+            }
             adoption.standing.notice(notice);
         }
         match stored {
@@ -539,8 +544,10 @@ pub async fn run<L: Live>(adoption: Arc<Adoption<L>>, feed: Arc<dyn SnapshotFeed
             Err(error) => {
                 let text = chain(&error);
                 if standing.unanswered(text.clone(), clock.unix_ms()) {
-                    let serving = adoption.serving();
-                    warn!("the feed does not answer, revision {serving} stays in service: {text}");
+                    match adoption.serving() {
+                        Revision::NONE => warn!("the feed does not answer, and there is nothing to serve yet: {text}"),
+                        serving => warn!("the feed does not answer, revision {serving} stays in service: {text}"),
+                    }
                 }
                 // Bytes that do not read as deltas may read as a snapshot.
                 if matches!(error, FeedError::Malformed { .. }) {

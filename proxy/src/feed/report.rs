@@ -197,7 +197,7 @@ pub async fn run<L: Counted>(view: Arc<NodeView<L>>, feed: Arc<dyn SnapshotFeed>
             Ok(()) => {}
             Err(error) if !failing => {
                 failing = true;
-                warn!(error = %super::chain(&error), "reports do not reach the control plane: {}", super::chain(&error));
+                warn!("reports do not reach the control plane: {}", super::chain(&error));
             }
             Err(_) => {}
         }

@@ -1,7 +1,7 @@
 //! What others can see: an access line per request, metrics, and the node's status.
 //!
 //! The request path calls [`Observe`], which counts on plain atomics and never waits. Everything else happens when it is
-//! asked for: a scrape ([`metrics`]) or a look at the status listener ([`status`]).
+//! asked for: a scrape ([`Metrics`]) or a look at the status listener ([`status`]).
 
 mod access_log;
 mod busiest;
