@@ -112,8 +112,8 @@ impl Gateway {
         let conn = conn_info(session).cloned();
         let limits =
             HeadLimits { target_bytes: parts.limits.uri_bytes as usize, fields: parts.limits.header_fields as usize };
-        let raw = session.as_http1().map(|h1| h1.get_headers_raw_bytes());
-        let head = gate::check(session.req_header(), raw.as_deref(), &limits)
+        let raw = || session.as_http1().map(|h1| h1.get_headers_raw_bytes());
+        let head = gate::check(session.req_header(), raw, &limits)
             // Where the next message begins is not sure after a head like that.
             .map_err(|fault| Refused { fault, keep: false })?;
         exchange.head = head;
@@ -162,7 +162,7 @@ impl Gateway {
         pool.live.budget.earn(pool.pool.retry.budget_percent);
         exchange.target = Some(Target { pool, route, host });
         exchange.body.announced(exchange.head.content_length)?;
-        choose(exchange).map_err(|NoBackend| Fault::NoBackend)?;
+        choose(exchange, exchange.began_ms).map_err(|NoBackend| Fault::NoBackend)?;
         self.set_deadlines(session, exchange);
         Ok(Admitted::Forward)
     }
@@ -228,7 +228,7 @@ impl Gateway {
     /// The peer of the attempt that begins.
     fn attempt(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>, Fault> {
         if !exchange.attempts.fresh {
-            choose(exchange).map_err(|NoBackend| Fault::NoBackend)?;
+            choose(exchange, exchange.now_ms()).map_err(|NoBackend| Fault::NoBackend)?;
             // What was read of the body is sent, and counted, again.
             exchange.body.restart();
         }
@@ -322,7 +322,7 @@ impl Gateway {
         let conn = conn_info(session);
         let client = exchange.client.map(|c| c.ip).or_else(|| conn.map(|c| c.client.ip()));
         let status = session.response_written().map_or(0, |r| r.status.as_u16());
-        let host = authority(request);
+        let host = authority(request).and_then(|sent| identity::normalise(sent).ok());
         let times = &exchange.times;
         let attempt = exchange.attempts.current.as_ref().filter(|_| times.attempt.is_some()).map(InFlight::backend);
         self.0.observe.request(&Finished {
@@ -335,7 +335,7 @@ impl Gateway {
             },
             tls: conn.and_then(|c| c.tls.as_ref()).map(|tls| tls.version),
             method: request.method.as_str(),
-            host,
+            host: host.as_ref().map(|authority| &*authority.host),
             path: request.uri.path(),
             status,
             error: exchange.fault.map(Fault::code),
@@ -429,11 +429,10 @@ fn set_target(request: &mut RequestHeader, target: &str) {
     }
 }
 
-/// Chooses a backend for the next attempt.
-fn choose(exchange: &mut Exchange) -> Result<(), NoBackend> {
+/// Chooses a backend for the next attempt, at `now_ms`.
+fn choose(exchange: &mut Exchange, now_ms: i64) -> Result<(), NoBackend> {
     let target = exchange.target.as_ref().ok_or(NoBackend)?;
     let pool = &target.pool;
-    let now_ms = exchange.now_ms();
     let chosen = pool.live.pick(pool.pool.balance, &exchange.attempts.failed, now_ms, fastrand::u64(..))?;
     exchange.attempts.current = Some(InFlight::take(chosen));
     exchange.attempts.fresh = true;
@@ -561,7 +560,7 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         answer: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
@@ -571,6 +570,9 @@ impl ProxyHttp for Gateway {
         let (empty, ()) = http::Response::new(()).into_parts();
         let mut parts: http::response::Parts = std::mem::replace(answer, ResponseHeader::from(empty)).into();
         response::rewrite(&mut parts.headers, parts.status, &exchange.request_id.header());
+        if session.req_header().version == Version::HTTP_10 {
+            response::without_chunks(&mut parts.headers);
+        }
         *answer = ResponseHeader::from(parts);
         Ok(())
     }
@@ -634,5 +636,50 @@ impl ProxyHttp for Gateway {
 
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Exchange, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway() -> Gateway {
+        Gateway::new(GatewayParts {
+            table: Arc::default(),
+            signing: Arc::default(),
+            observe: Arc::new(Observe::off()),
+            clock: Arc::new(schoolgate_config::time::SystemClock),
+            https_port: 443,
+            trusted_hops: Vec::new(),
+            limits: EdgeLimits::default(),
+        })
+    }
+
+    #[test]
+    fn a_panic_of_ours_becomes_an_answer() {
+        let outcome = gateway().guard(|| -> u8 { panic!("a test's own") });
+        assert_eq!(outcome, Err(Fault::Internal));
+        assert_eq!(gateway().guard(|| 7), Ok(7));
+    }
+
+    #[test]
+    fn two_tenants_or_pools_never_have_one_group() {
+        let groups = [group(1, 1), group(1, 2), group(2, 1), group(2, 2)];
+        assert!(groups.iter().enumerate().all(|(n, g)| !groups[..n].contains(g)));
+    }
+
+    #[test]
+    fn only_another_spelling_of_the_host_is_replaced() {
+        assert_eq!(canonical_host(Some("a.example:8443"), "a.example", Some(8443)), None);
+        let replaced = canonical_host(Some("A.example.:8443"), "a.example", Some(8443));
+        assert_eq!(replaced, Some(HeaderValue::from_static("a.example:8443")));
+    }
+
+    #[test]
+    fn a_rewritten_target_keeps_an_authority() {
+        let mut request = RequestHeader::build("GET", b"/", None).expect("parsed");
+        request.set_uri("https://a.example/api?x".parse().expect("a URI"));
+        set_target(&mut request, "/v2?x");
+        assert_eq!(request.uri, "https://a.example/v2?x");
     }
 }

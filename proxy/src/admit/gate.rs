@@ -3,6 +3,7 @@
 //! One pure function over the parsed head, the same for HTTP/1.1 and HTTP/2. What two parsers could read differently
 //! is refused here rather than repaired, so that a backend never sees what another part of the path read otherwise.
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
@@ -43,11 +44,15 @@ pub(crate) struct Head {
     pub(crate) asterisk: bool,
 }
 
-/// Checks a head. `raw` are the bytes of an HTTP/1.1 head, where fields that the parser dropped can still be seen.
+/// Checks a head. `raw` gives the bytes of an HTTP/1.1 head, where fields that the parser dropped can still be seen.
 ///
 /// # Errors
 /// A [`Fault`]; the connection must not be used further, for where the next message begins is not sure.
-pub(crate) fn check(request: &RequestHeader, raw: Option<&[u8]>, limits: &HeadLimits) -> Result<Head, Fault> {
+pub(crate) fn check(
+    request: &RequestHeader,
+    raw: impl FnOnce() -> Option<Bytes>,
+    limits: &HeadLimits,
+) -> Result<Head, Fault> {
     let h2 = request.version == Version::HTTP_2;
     if !h2 && !matches!(request.version, Version::HTTP_10 | Version::HTTP_11) {
         return Err(Fault::BadRequest);
@@ -56,10 +61,7 @@ pub(crate) fn check(request: &RequestHeader, raw: Option<&[u8]>, limits: &HeadLi
     let mut head = Head::default();
     check_target(request, limits, &mut head)?;
     check_fields(request, h2, limits, &mut head)?;
-    if let Some(raw) = raw
-        && head.chunked
-        && names_content_length(raw)
-    {
+    if head.chunked && raw().is_some_and(|raw| names_content_length(&raw)) {
         // The parser has dropped the length by now (RFC 9112 section 6.3 allows it); a proxy before us may have
         // believed it.
         return Err(Fault::BadRequest);
@@ -262,7 +264,7 @@ mod tests {
     }
 
     fn verdict(request: &RequestHeader) -> Result<Head, Fault> {
-        check(request, None, &LIMITS)
+        check(request, || None, &LIMITS)
     }
 
     fn fields(list: &[(&'static str, &'static str)]) -> Result<Head, Fault> {
@@ -289,9 +291,9 @@ mod tests {
         assert_eq!(fields(&[("content-length", "1"), chunked]), Err(Fault::BadRequest));
         let parsed = request("POST", "/", &[chunked]);
         let raw = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert_eq!(check(&parsed, Some(raw), &LIMITS), Err(Fault::BadRequest));
+        assert_eq!(check(&parsed, || Some(Bytes::from_static(raw)), &LIMITS), Err(Fault::BadRequest));
         let raw = b"POST / HTTP/1.1\r\nHost: a\r\nX-Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert!(check(&parsed, Some(raw), &LIMITS).is_ok());
+        assert!(check(&parsed, || Some(Bytes::from_static(raw)), &LIMITS).is_ok());
     }
 
     #[test]

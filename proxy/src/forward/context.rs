@@ -38,12 +38,7 @@ fn sign(key: &SigningKey, claims: &Claims<'_>) -> Option<HeaderValue> {
 }
 
 /// The prepared fields for a request of `tenant` to `pool` at `now_s` (seconds since 1970), signed with `key`.
-pub(crate) fn context(
-    key: Option<&Arc<SigningKey>>,
-    tenant: &TenantEntry<NodeLive>,
-    pool: &PoolId,
-    now_s: i64,
-) -> Context {
+pub fn context(key: Option<&Arc<SigningKey>>, tenant: &TenantEntry<NodeLive>, pool: &PoolId, now_s: i64) -> Context {
     let kept = tenant.live.contexts.load();
     let fits = |c: &&Context| c.fits(key, &tenant.plan, pool, now_s);
     if let Some(found) = kept.as_ref().and_then(|kept| kept.0.iter().find(fits)) {
@@ -63,7 +58,7 @@ pub(crate) struct Contexts(Vec<Context>);
 
 /// What depends on tenant, plan and pool together.
 #[derive(Debug, Clone)]
-pub(crate) struct Context {
+pub struct Context {
     pool: PoolId,
     /// The plan it was made of, by identity: a changed plan is another allocation while this one lives.
     plan: Arc<Plan>,

@@ -69,27 +69,35 @@ pub(crate) fn is_unwanted(name: &HeaderName) -> bool {
 
 /// What the fields of one request are made of.
 #[derive(Debug)]
-pub(crate) struct Upward<'a> {
+pub struct Upward<'a> {
     /// The gate saw fields that are not passed on.
-    pub(crate) has_unwanted: bool,
+    pub has_unwanted: bool,
     /// The gate saw several `Cookie` fields.
-    pub(crate) cookie_crumbs: bool,
-    pub(crate) tenant: &'a TenantLive,
-    pub(crate) context: &'a Context,
-    pub(crate) route: Option<&'a Route>,
-    pub(crate) request_id: &'a HeaderValue,
+    pub cookie_crumbs: bool,
+    /// Beside the tenant.
+    pub tenant: &'a TenantLive,
+    /// What is signed for it.
+    pub context: &'a Context,
+    /// The route that matched.
+    pub route: Option<&'a Route>,
+    /// Our identifier of the request.
+    pub request_id: &'a HeaderValue,
     /// The peer of the connection.
-    pub(crate) peer: IpAddr,
+    pub peer: IpAddr,
     /// The peer is a trusted hop: what it said of the client is continued.
-    pub(crate) via_hop: bool,
+    pub via_hop: bool,
     /// The client came over TLS.
-    pub(crate) secure: bool,
+    pub secure: bool,
     /// The host in canonical form with the client's port, where the client sent another spelling.
-    pub(crate) host: Option<&'a HeaderValue>,
+    pub host: Option<&'a HeaderValue>,
 }
 
+/// Fields that [`rewrite`] may add: room is made for them once.
+const OURS: usize = 16;
+
 /// Rewrites the fields of a request for its backend.
-pub(crate) fn rewrite(headers: &mut HeaderMap, up: &Upward<'_>) {
+pub fn rewrite(headers: &mut HeaderMap, up: &Upward<'_>) {
+    headers.reserve(OURS);
     let client_id = headers.get(&X_REQUEST_ID).filter(|v| is_well_formed(v.as_bytes())).cloned();
     let hop = up.via_hop.then(|| Hop::said(headers));
     if up.has_unwanted {

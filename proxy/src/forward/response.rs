@@ -1,6 +1,6 @@
 //! Headers coming back downstream: what belonged to the hop between us and the backend ends here.
 
-use http::header::{CONNECTION, PROXY_AUTHENTICATE, SERVER, UPGRADE};
+use http::header::{CONNECTION, PROXY_AUTHENTICATE, SERVER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::request::{X_REQUEST_ID, X_TENANT_CONTEXT};
@@ -25,6 +25,11 @@ pub(crate) fn rewrite(headers: &mut HeaderMap, status: StatusCode, request_id: &
     // An application that echoes its request must not hand out a credential.
     headers.remove(&X_TENANT_CONTEXT);
     headers.insert(X_REQUEST_ID.clone(), request_id.clone());
+}
+
+/// HTTP/1.0 knows no chunks: the end of such an answer is the end of the connection (RFC 9112 section 6.1).
+pub(crate) fn without_chunks(headers: &mut HeaderMap) {
+    headers.remove(TRANSFER_ENCODING);
 }
 
 fn remove_nominated(headers: &mut HeaderMap) {

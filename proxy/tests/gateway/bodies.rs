@@ -111,3 +111,30 @@ async fn bodies_stream_both_ways_at_once() {
     drop(sender);
     assert!(answer.chunk().await.unwrap().is_none_or(|rest| rest.is_empty()));
 }
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_told_to_go_on() {
+    let origin = Origin::start().await;
+    let site = given([origin.url()]).start().await;
+    let mut connection = site.raw("greenhill.school.test").await;
+    connection
+        .send("POST / HTTP/1.1\r\nHost: greenhill.school.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(connection.read_response().await.unwrap().status, 100);
+    connection.send("hello").await.unwrap();
+    let answer = connection.read_response().await.unwrap();
+    assert_eq!((answer.status, answer.json()["body_bytes"].as_u64()), (200, Some(5)));
+}
+
+#[tokio::test]
+async fn an_http_1_0_client_gets_no_chunks() {
+    let origin = Origin::start().await;
+    let site = given([origin.url()]).start().await;
+    let mut connection = site.raw("greenhill.school.test").await;
+    connection.send("GET /stream/3/5 HTTP/1.0\r\nHost: greenhill.school.test\r\n\r\n").await.unwrap();
+    let answer = String::from_utf8(connection.read_to_end().await.unwrap()).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
+    assert_eq!(body, "chunk 0\nchunk 1\nchunk 2\n");
+}

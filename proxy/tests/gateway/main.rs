@@ -1,5 +1,7 @@
 //! The request path over real sockets: an edge, a gateway, backends.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
 mod answers;
 mod backends;
 mod bodies;
