@@ -120,6 +120,7 @@ impl ControlServer {
             issues_at_once: options.issues_at_once,
             metrics: Metrics::new(),
             visitors: Default::default(),
+            turns: Default::default(),
             clock: Arc::new(SystemClock),
             stop: stop.clone(),
         });

@@ -44,6 +44,7 @@ use crate::operation::Platform;
 use crate::publish::{FeedServer, Publisher};
 use problem::Problem;
 use public::Visitors;
+use write::Turns;
 
 /// What every handler is given.
 pub(crate) struct Parts {
@@ -61,6 +62,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     /// Callers of the public endpoint.
     pub(crate) visitors: Visitors,
+    /// Requests with an Idempotency-Key.
+    pub(crate) turns: Turns,
     /// Tells the time.
     pub(crate) clock: Arc<dyn Clock>,
     /// Cancelled when the server stops: whoever waits answers.

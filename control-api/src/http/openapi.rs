@@ -5,12 +5,11 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
-use utoipa::PartialSchema;
 use utoipa::openapi::OpenApi;
+use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::{Problem, ProblemDocument};
 use super::write::{Applied, Plan};
-use crate::operation::document::FieldError;
 
 /// The document with what every operation has: its name, its problems, its token, the options of a write.
 pub(crate) fn finished(document: OpenApi) -> Value {
@@ -23,12 +22,11 @@ pub(crate) fn finished(document: OpenApi) -> Value {
         "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
     });
     document["servers"] = json!([{ "url": "/" }]);
-    let schemas = [
-        ("Problem", <ProblemDocument<'_> as PartialSchema>::schema()),
-        ("FieldError", FieldError::schema()),
-        ("Plan", Plan::schema()),
-        ("Applied", Applied::schema()),
-    ];
+    let mut schemas = vec![("Problem".to_owned(), <ProblemDocument<'_> as PartialSchema>::schema())];
+    schemas.extend([("Plan".to_owned(), Plan::schema()), ("Applied".to_owned(), Applied::schema())]);
+    <ProblemDocument<'_> as ToSchema>::schemas(&mut schemas);
+    Plan::schemas(&mut schemas);
+    Applied::schemas(&mut schemas);
     for (name, schema) in schemas {
         document["components"]["schemas"][name] = serde_json::to_value(schema).expect("a schema serialises");
     }

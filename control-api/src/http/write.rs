@@ -1,5 +1,7 @@
 //! What every write has in common: its options, its transaction, its answer.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -12,6 +14,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ring::digest::{Context, SHA256};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
@@ -174,7 +177,22 @@ pub(crate) struct Writing {
     dry_run: bool,
     wait: Option<Duration>,
     key: Option<String>,
+    turn: Option<OwnedMutexGuard<()>>,
     hash: [u8; 32],
+}
+
+/// Requests with the same Idempotency-Key, one after the other: the second waits for the answer of the first. A fixed
+/// number of places, so that keys that clients choose cannot fill a map; two keys in one place cost a moment's wait.
+#[derive(Debug, Default)]
+pub(crate) struct Turns([Arc<Mutex<()>>; 32]);
+
+impl Turns {
+    async fn take(&self, actor: &str, key: &str) -> OwnedMutexGuard<()> {
+        let mut hasher = DefaultHasher::new();
+        (actor, key).hash(&mut hasher);
+        let place = usize::try_from(hasher.finish() % 32).expect("a number below 32");
+        self.0[place].clone().lock_owned().await
+    }
 }
 
 impl WriteRequest {
@@ -184,10 +202,12 @@ impl WriteRequest {
     /// Ends the request with the answer given before, when this one comes again under its Idempotency-Key.
     pub(crate) async fn begin(self, api: &Api) -> Result<(Writing, Value), Stop> {
         let key = self.key.filter(|_| !self.dry_run);
-        if let Some(key) = &key
-            && let Some(answer) = api.store.answer(&self.operator.token, key).await?
-        {
-            return Err(again(&answer, &self.hash));
+        let mut turn = None;
+        if let Some(key) = &key {
+            turn = Some(api.turns.take(&self.operator.token, key).await);
+            if let Some(answer) = api.store.answer(&self.operator.token, key).await? {
+                return Err(again(&answer, &self.hash));
+            }
         }
         let actor = Actor {
             name: self.operator.name.clone(),
@@ -202,7 +222,8 @@ impl WriteRequest {
             platform: api.platform.clone(),
             expected: self.expected,
         };
-        let writing = Writing { work, api: api.clone(), dry_run: self.dry_run, wait: self.wait, key, hash: self.hash };
+        let (dry_run, wait, hash) = (self.dry_run, self.wait, self.hash);
+        let writing = Writing { work, api: api.clone(), dry_run, wait, key, turn, hash };
         Ok((writing, self.body))
     }
 
@@ -292,7 +313,7 @@ impl Writing {
         if self.dry_run {
             return Ok(self.plan(done).await?);
         }
-        let Self { mut work, api, wait, key, hash, .. } = self;
+        let Self { mut work, api, wait, key, turn, hash, .. } = self;
         let status = if done.what == What::Created { StatusCode::CREATED } else { StatusCode::OK };
         let location = format!("/api/v1/{}", done.path);
         if let Some(key) = key {
@@ -308,7 +329,7 @@ impl Writing {
             };
             match work.transaction.remember_answer(&answer).await {
                 Ok(()) => {}
-                // The same request came twice at once, and the other was first.
+                // The same request came to another process at the same time, which was first.
                 Err(StoreError::Exists { .. }) => {
                     work.transaction.rollback().await;
                     let first = api.store.answer(&answer.actor, &answer.key).await?;
@@ -319,6 +340,7 @@ impl Writing {
         }
         let committed =
             work.transaction.commit(&done.action, &done.about, done.summary).await.map_err(Refusal::from)?;
+        drop(turn);
         let applied = match wait {
             Some(timeout) => Some(wait_applied(&api, committed.change, &done.names, timeout).await?),
             None => None,
