@@ -61,7 +61,8 @@ mod tests {
     use super::*;
 
     fn addresses(https: &str) -> Addresses {
-        Addresses { https: Some(https.parse().unwrap()), ..Addresses::default() }
+        let control = Some("127.0.0.1:8600".parse().unwrap());
+        Addresses { https: Some(https.parse().unwrap()), control, ..Addresses::default() }
     }
 
     #[test]

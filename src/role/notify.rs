@@ -19,7 +19,6 @@ pub(super) enum Notice {
 
 /// Tells systemd, if it asked to be told.
 pub(super) fn tell(notice: Notice) {
-    #[expect(clippy::disallowed_methods, reason = "systemd says where it listens in this variable, and nowhere else")]
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, notice) {
         warn!(%error, "systemd cannot be told that this process is {notice:?}: {error}");

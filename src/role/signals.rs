@@ -22,6 +22,7 @@ pub(super) fn on_stop() -> anyhow::Result<CancellationToken> {
         token.cancel();
         let name = signals.next().await;
         warn!("{name} again: ending at once");
+        #[expect(clippy::disallowed_methods, reason = "whoever asks twice does not want to wait for anything")]
         std::process::exit(INTERRUPTED);
     });
     Ok(stop)

@@ -72,7 +72,6 @@ pub(crate) fn load(args: &SettingsArgs, flags: &Flags) -> anyhow::Result<Setting
         bail!("--data-dir needs a directory");
     }
     let overlays: Vec<Overlay<'_>> = flags.0.iter().map(|(key, text)| (*key, text.clone())).collect();
-    #[expect(clippy::disallowed_methods, reason = "this is where settings are read from the environment")]
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let settings = settings::load(args.config.as_deref(), environment, &overlays)?;

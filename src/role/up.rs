@@ -82,43 +82,16 @@ impl Site {
             keys: format!("http://{}/.well-known/schoolgate/jwks.json", reachable(plane.address())),
             log: settings.telemetry.log.clone(),
         })?;
+        // Before the proxy: it would find its backends dead, and tell so to the first visitors of a second start.
+        start_instances(settings, &plane, &instances, with_demo).await?;
+        if with_demo {
+            demo::make_schools(&plane.store).await?;
+        }
         let feed = InProcessFeed { node: settings.node_name()?, server: plane.publisher.feed() };
         let proxy = start_proxy(settings, Arc::new(feed), Arc::clone(&plane.keeper)).await?;
         let site = Self { plane, proxy, instances };
-        site.start_instances(settings, with_demo).await?;
-        if with_demo {
-            demo::make_schools(&site.plane.store).await?;
-        }
         site.served().await;
         Ok(site)
-    }
-
-    async fn start_instances(&self, settings: &Settings, with_demo: bool) -> anyhow::Result<()> {
-        let shared: PoolId = SHARED_POOL.parse().expect("a label");
-        let wanted = settings.school_app.instances;
-        self.start_pool(settings, &shared, PoolKind::Shared, wanted).await?;
-        let dedicated = demo::dedicated_pool();
-        // The demo's school stays when the next start does without --demo.
-        if with_demo || !pools::last_addresses(&self.plane.store, &dedicated).await?.is_empty() {
-            self.start_pool(settings, &dedicated, PoolKind::Dedicated, wanted.min(1)).await?;
-        }
-        Ok(())
-    }
-
-    async fn start_pool(&self, settings: &Settings, pool: &PoolId, kind: PoolKind, count: u32) -> anyhow::Result<()> {
-        let store = &self.plane.store;
-        let last = pools::last_addresses(store, pool).await?;
-        let mut running = Vec::new();
-        for number in 0..count as usize {
-            // Where it was the last time, if that is still free: then nothing changes for the proxies.
-            let listen = match last.get(number) {
-                Some(BackendAddress::Http(address)) => *address,
-                _ => settings.school_app.listen,
-            };
-            let Running { address, .. } = self.instances.start(Wanted { pool: pool.clone(), listen }).await?;
-            running.push(BackendAddress::Http(address));
-        }
-        pools::follow(store, pool, kind, &running).await
     }
 
     /// Waits until the proxy serves all that is in the store, certificates included.
@@ -133,8 +106,10 @@ impl Site {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             let change = self.plane.store.head().change;
-            if let Some(revision) = self.plane.publisher.wait_published(change, SERVED_WITHIN).await {
-                self.plane.publisher.feed().wait_applied(revision, SERVED_WITHIN).await;
+            let published = self.plane.publisher.wait_published(change, SERVED_WITHIN).await;
+            // The proxy itself is asked: the control plane may not have heard of it yet.
+            while published.is_some_and(|revision| self.proxy.report().serving < revision) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
             Ok::<_, schoolgate_store::StoreError>(())
         };
@@ -155,6 +130,44 @@ impl Site {
         self.instances.stop().await;
         self.plane.stop().await;
     }
+}
+
+/// Starts the instances of every pool that has some.
+async fn start_instances(
+    settings: &Settings,
+    plane: &ControlPlane,
+    instances: &Instances,
+    with_demo: bool,
+) -> anyhow::Result<()> {
+    let shared = SHARED_POOL.parse().expect("a label");
+    let dedicated = demo::dedicated_pool();
+    let wanted = settings.school_app.instances;
+    start_pool(settings, plane, instances, (&shared, PoolKind::Shared, wanted)).await?;
+    // The demo's school stays when the next start does without --demo.
+    if with_demo || !pools::last_addresses(&plane.store, &dedicated).await?.is_empty() {
+        start_pool(settings, plane, instances, (&dedicated, PoolKind::Dedicated, wanted.min(1))).await?;
+    }
+    Ok(())
+}
+
+async fn start_pool(
+    settings: &Settings,
+    plane: &ControlPlane,
+    instances: &Instances,
+    (pool, kind, count): (&PoolId, PoolKind, u32),
+) -> anyhow::Result<()> {
+    let last = pools::last_addresses(&plane.store, pool).await?;
+    let mut running = Vec::new();
+    for number in 0..count as usize {
+        // Where it was the last time, if that is still free: then nothing changes for the proxies.
+        let listen = match last.get(number) {
+            Some(BackendAddress::Http(address)) => *address,
+            _ => settings.school_app.listen,
+        };
+        let Running { address, .. } = instances.start(Wanted { pool: pool.clone(), listen }).await?;
+        running.push(BackendAddress::Http(address));
+    }
+    pools::follow(&plane.store, pool, kind, &running).await
 }
 
 /// An address that a process on this machine reaches.
