@@ -110,6 +110,9 @@ impl Gateway {
     fn admit(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Refused> {
         let parts = &*self.0;
         let conn = conn_info(session).cloned();
+        if let Some(conn) = &conn {
+            conn.see_request();
+        }
         let limits =
             HeadLimits { target_bytes: parts.limits.uri_bytes as usize, fields: parts.limits.header_fields as usize };
         let raw = || session.as_http1().map(|h1| h1.get_headers_raw_bytes());
@@ -257,6 +260,13 @@ impl Gateway {
         let key = self.0.signing.load();
         let context = context(key.as_ref(), tenant, &target.pool.pool.id, exchange.began_ms.div_euclid(1_000));
         let peer = conn_info(session).map_or(client.ip, |conn| conn.client.ip().to_canonical());
+        // From HTTP/2 to HTTP/2 there is no `Host`; one is set so that both ways are the same from here on.
+        let from_authority = match &target.host {
+            None if !upstream.headers.contains_key(HOST) => {
+                upstream.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok())
+            }
+            _ => None,
+        };
         let up = Upward {
             has_unwanted: exchange.head.has_unwanted,
             cookie_crumbs: exchange.head.cookie_crumbs,
@@ -267,7 +277,7 @@ impl Gateway {
             peer,
             via_hop: client.via_hop,
             secure: client.secure,
-            host: target.host.as_ref(),
+            host: target.host.as_ref().or(from_authority.as_ref()),
         };
         if let Some(route) = &target.route
             && let Some(changed) =

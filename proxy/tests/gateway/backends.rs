@@ -9,7 +9,7 @@ use schoolgate_testkit::eventually;
 use schoolgate_testkit::{Mood, Origin};
 use serde_json::json;
 
-use crate::site::{given, object, pool};
+use crate::site::{Site, given, object, pool};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -31,7 +31,17 @@ async fn requests_are_spread_over_the_backends() {
 #[tokio::test]
 async fn no_idempotent_request_fails_when_a_backend_dies_under_load() {
     let (first, second) = (Origin::named("first").await, Origin::named("second").await);
-    let site = Arc::new(given([first.url(), second.url()]).start().await);
+    survives(&first, given([first.url(), second.url()]).start().await).await;
+}
+
+#[tokio::test]
+async fn nor_when_the_backends_speak_http_2() {
+    let (first, second) = (Origin::named("first").await, Origin::named("second").await);
+    survives(&first, given([first.h2c_url(), second.h2c_url()]).start().await).await;
+}
+
+async fn survives(first: &Origin, site: Site) {
+    let site = Arc::new(site);
     let done = Arc::new(AtomicU64::new(0));
     let mut load = Vec::new();
     for http in [Http::One, Http::Two].repeat(8) {

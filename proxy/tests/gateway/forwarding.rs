@@ -43,6 +43,9 @@ async fn identity_comes_from_us_whatever_the_client_sends() {
                 assert_eq!(seen.header_all(name), [value], "{name}");
             }
             assert_eq!(seen.header("x-request-id"), forged.headers()["x-request-id"].to_str().ok());
+            for name in ["x-forwarded-host", "forwarded"] {
+                assert!(seen.header(name).is_some_and(|v| v.contains("greenhill.school.test")), "{name}");
+            }
             assert_eq!(seen.header("traceparent").map(str::len), Some(55));
             let token = seen.header("x-tenant-context").unwrap();
             let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
