@@ -73,19 +73,18 @@ where
     let mut leaving = false;
     let mut malformed = 0;
     loop {
-        let event = {
-            let mut accept = pin!(HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)));
-            poll_fn(|cx| {
-                if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
-                    return Poll::Ready(Event::Accepted(accepted));
-                }
-                if !leaving && stopped.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Event::Stop);
-                }
-                timer.as_mut().poll(cx).map(|()| Event::Timer)
-            })
-            .await
-        };
+        let event = poll_fn(|cx| {
+            // Made anew for every poll, which its documentation allows: kept, it would be 1 KB of every idle connection.
+            let accept = pin!(HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)));
+            if let Poll::Ready(accepted) = accept.poll(cx) {
+                return Poll::Ready(Event::Accepted(accepted));
+            }
+            if !leaving && stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Stop);
+            }
+            timer.as_mut().poll(cx).map(|()| Event::Timer)
+        })
+        .await;
         match event {
             Event::Accepted(Ok(Some(H2Accept::Session(session)))) => {
                 if info.begin_request() >= limits.requests_h2 && !leaving {

@@ -4,11 +4,11 @@
 //! connection and flushes every HTTP/2 frame by itself, so everything below its HTTP proxy is ours:
 //!
 //! 1. [`edge`]: a thread per core, each with its runtime, its accept loops and its own `HttpProxy`.
-//! 2. [`admission`]: how many connections, in all and per client address.
-//! 3. [`proxy_header`], then [`crate::tls`]: who the client is, and the handshake, under one deadline.
-//! 4. [`io`]: [`EdgeIo`], the stream that Pingora reads and writes.
-//! 5. [`h1`], with [`head`]: the keep-alive loop; nothing but the stream is alive while a connection idles.
-//! 6. [`h2`]: the HTTP/2 driver.
+//! 2. `admission`: how many connections, in all and per client address.
+//! 3. `proxy_header`, then [`crate::tls`]: who the client is, and the handshake, under one deadline.
+//! 4. `io`: [`EdgeIo`], the stream that Pingora reads and writes.
+//! 5. `h1`, with `head`: the keep-alive loop; nothing but the stream is alive while a connection idles.
+//! 6. `h2`: the HTTP/2 driver.
 
 mod admission;
 mod conn_info;
