@@ -1,12 +1,12 @@
 //! The listener of the control API: connections in, a graceful stop out.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -185,7 +185,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, stop: Cancel
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request.map(axum::body::Body::new) as Request).await?) }
+        router.oneshot(request.map(Body::new) as Request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

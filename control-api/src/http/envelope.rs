@@ -81,3 +81,50 @@ fn with_headers_of(mut problem: Response, response: &Response) -> Response {
     }
     problem
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use schoolgate_config::time::SystemClock;
+    use schoolgate_store::{OpenMode, Store};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::http::Parts;
+    use crate::metrics::Metrics;
+    use crate::publish::Publisher;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_without_its_insides() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let url = format!("sqlite://{}", dir.path().join("control.db").display());
+        let store = Store::open(&url, OpenMode::Create).await.expect("a store");
+        let publisher = Publisher::load(store.clone()).await.expect("loaded");
+        let api = Api::new(Parts {
+            store,
+            feed: publisher.feed(),
+            publisher,
+            platform: Default::default(),
+            issues_at_once: false,
+            metrics: Metrics::new(),
+            visitors: Default::default(),
+            turns: Default::default(),
+            clock: std::sync::Arc::new(SystemClock),
+            stop: Default::default(),
+        });
+        async fn fail() -> StatusCode {
+            panic!("the secret is 42")
+        }
+        let layer = axum::middleware::from_fn_with_state(api.clone(), envelope);
+        let router = Router::new().route("/fail", get(fail)).layer(layer).with_state(api);
+        let request = Request::builder().uri("/fail").body(Body::empty()).expect("a request");
+        let response = router.oneshot(request).await.expect("infallible");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("INTERNAL_ERROR") && !text.contains("42"), "{text}");
+    }
+}

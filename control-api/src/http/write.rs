@@ -311,7 +311,7 @@ impl Writing {
     /// Commits what the operation did, and answers.
     pub(crate) async fn finish(self, done: Done) -> Answer {
         if self.dry_run {
-            return Ok(self.plan(done).await?);
+            return self.plan(done).await;
         }
         let Self { mut work, api, wait, key, turn, hash, .. } = self;
         let status = if done.what == What::Created { StatusCode::CREATED } else { StatusCode::OK };

@@ -337,7 +337,7 @@ pub(crate) async fn create(work: &mut Work, body: &Value) -> Result<Done, Refusa
     };
     let summary = json!({ "tenant": domain.tenant, "primary": domain.primary, "ownership": domain.ownership });
     let stored = work.transaction.insert(domain).await?;
-    Ok(done(work, &stored, &tenant.value, What::Created, "create", summary).await?)
+    done(work, &stored, &tenant.value, What::Created, "create", summary).await
 }
 
 /// Changes a domain: its one free field is whether it is the tenant's main name.

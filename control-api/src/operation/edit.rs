@@ -10,6 +10,9 @@ use super::document::{Errors, Place, Readable, merge_patch, read};
 use super::permission::Subject;
 use super::{Done, Refusal, What, Work};
 
+/// A top-level field that names another object, with the question whether there is one.
+pub(crate) type Reference = (&'static str, fn(&RoutingTable, &str) -> bool);
+
 /// A kind of object that an operator writes whole.
 pub(crate) trait Resource: Aggregate {
     /// What of it an operator sets.
@@ -27,8 +30,8 @@ pub(crate) trait Resource: Aggregate {
     /// How the API shows it.
     fn view(stored: &Stored<Self>, table: &RoutingTable) -> Value;
 
-    /// Top-level fields that name another object, with the question whether there is one.
-    fn references() -> &'static [(&'static str, fn(&RoutingTable, &str) -> bool)] {
+    /// Top-level fields that name another object.
+    fn references() -> &'static [Reference] {
         &[]
     }
 

@@ -10,7 +10,7 @@ use schoolgate_store::Stored;
 
 use super::Stamp;
 use super::document::{Errors, Place, Text, readable};
-use super::edit::Resource;
+use super::edit::{Reference, Resource};
 use super::permission::Subject;
 use super::tenants::TenantKey;
 
@@ -73,7 +73,7 @@ impl Resource for Route {
         super::json(&RouteView { route: stored.value.clone(), stamp: Stamp::of(stored) })
     }
 
-    fn references() -> &'static [(&'static str, fn(&RoutingTable, &str) -> bool)] {
+    fn references() -> &'static [Reference] {
         &[("pool", |table, name| name.parse().map_or(true, |id| table.pool(&id).is_some()))]
     }
 }

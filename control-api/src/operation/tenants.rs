@@ -13,7 +13,7 @@ use schoolgate_config::table::RoutingTable;
 use schoolgate_store::{ListQuery, Page, Store, Stored, Transaction};
 
 use super::document::{Errors, Text, read, readable};
-use super::edit::{self, Resource};
+use super::edit::{self, Reference, Resource};
 use super::permission::{Operator, Permission, Reach, Subject};
 use super::{Done, Refusal, Stamp, Work};
 
@@ -143,7 +143,7 @@ impl Resource for Tenant {
         })
     }
 
-    fn references() -> &'static [(&'static str, fn(&RoutingTable, &str) -> bool)] {
+    fn references() -> &'static [Reference] {
         &[
             ("plan", |table, name| name.parse().map_or(true, |id| table.plan(&id).is_some())),
             ("pool", |table, name| name.parse().map_or(true, |id| table.pool(&id).is_some())),

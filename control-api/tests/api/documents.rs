@@ -108,7 +108,7 @@ async fn the_openapi_document_has_every_route_and_resolves() {
             let id = operation["operationId"].as_str().expect("a name").to_owned();
             assert!(operations.insert(id.clone()), "{id} names two operations");
             assert!(operation["responses"].get("default").is_some(), "{id} has no problem");
-            let concrete = path.replace('{', "x").replace('}', "x");
+            let concrete = path.replace(['{', '}'], "x");
             let method: Method = method.to_uppercase().parse().expect("a method");
             let answer = Api::send(site.api.request(method.clone(), &concrete)).await;
             assert_ne!(answer.status, 405, "{method} {path}");
