@@ -31,7 +31,10 @@ impl ProxyHttp for Forward {
 
     fn init_downstream_modules(&self, _: &mut pingora_core::modules::http::HttpModules) {}
 
-    async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora_error::Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, (): &mut ()) -> pingora_error::Result<Box<HttpPeer>> {
+        if let Some(conn) = schoolgate_proxy::transport::conn_info(session) {
+            conn.see_request();
+        }
         let mut peer = Box::new(HttpPeer::new(self.0, false, String::new()));
         peer.options.connection_timeout = Some(Duration::from_secs(3));
         peer.options.read_timeout = Some(Duration::from_secs(30));

@@ -77,7 +77,7 @@ async fn an_unhealthy_backend_gets_no_requests() {
     let body = json!({
         "id": "checked",
         "backends": [{"address": one.url()}, {"address": two.url()}],
-        "health_check": {"path": "/healthz", "interval_ms": 50, "timeout_ms": 500, "healthy_after": 1, "unhealthy_after": 1},
+        "health_check": {"path": "/healthz", "interval_ms": 100, "timeout_ms": 500, "healthy_after": 1, "unhealthy_after": 1},
     });
     site.api().post("pools", body).await.expect(201);
     school(&site.api(), "birch", "checked").await;

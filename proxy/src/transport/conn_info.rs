@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use pingora_proxy::Session;
@@ -50,6 +50,8 @@ pub struct ConnInfo {
     /// When it was accepted.
     pub opened: Instant,
     pub(super) requests: AtomicU32,
+    /// Whether the gateway has seen the request that is being served (HTTP/1.1 only).
+    pub(super) seen: AtomicBool,
 }
 
 impl ConnInfo {
@@ -73,8 +75,15 @@ impl ConnInfo {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// The gateway has the request: what is written from now on is its answer. To be called by the first filter of every
+    /// request; what Pingora writes before that, on HTTP/1.1, is its own refusal of a head, and is replaced.
+    pub fn see_request(&self) {
+        self.seen.store(true, Ordering::Relaxed);
+    }
+
     /// Counts one request more and says how many there are.
     pub(super) fn begin_request(&self) -> u32 {
+        self.seen.store(false, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 }

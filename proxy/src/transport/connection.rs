@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use pingora_proxy::ProxyHttp;
 use tokio::net::TcpStream;
@@ -73,7 +73,17 @@ async fn establish(
     permit.claim(client.ip()).map_err(refused).ok()?;
     let info = |tls: Option<TlsInfo>, protocol: Protocol| {
         let id = shared.next_connection();
-        Arc::new(ConnInfo { id, client, peer, local, tls, protocol, opened, requests: AtomicU32::new(0) })
+        Arc::new(ConnInfo {
+            id,
+            client,
+            peer,
+            local,
+            tls,
+            protocol,
+            opened,
+            requests: AtomicU32::new(0),
+            seen: AtomicBool::new(false),
+        })
     };
     if kind == Listens::Http {
         return Some(Box::new(EdgeIo::plain(tcp, info(None, Protocol::H1), limits.write_stall)));

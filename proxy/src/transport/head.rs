@@ -16,17 +16,20 @@ pub enum HeadFault {
     UriTooLong,
     /// A field or the whole head is too long, or there are too many fields: 431.
     TooLarge,
+    /// Whole and within bounds, but the parser refuses it: 400.
+    Invalid,
 }
 
 impl HeadFault {
     /// Every value, for a metric that wants all its series from the start.
-    pub const ALL: [Self; 3] = [Self::Timeout, Self::UriTooLong, Self::TooLarge];
+    pub const ALL: [Self; 4] = [Self::Timeout, Self::UriTooLong, Self::TooLarge, Self::Invalid];
 
     /// Status, reason phrase, `error`, `message`.
     const fn row(self) -> (u16, &'static str, &'static str, &'static str) {
         match self {
             Self::Timeout => (408, "Request Timeout", "REQUEST_TIMEOUT", "The request did not arrive in time."),
             Self::UriTooLong => (414, "URI Too Long", "URI_TOO_LONG", "The address of the request is too long."),
+            Self::Invalid => (400, "Bad Request", "BAD_REQUEST", "The request is not valid HTTP."),
             Self::TooLarge => {
                 (431, "Request Header Fields Too Large", "HEADERS_TOO_LARGE", "The header of the request is too large.")
             }

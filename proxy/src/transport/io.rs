@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
-use super::ConnInfo;
+use super::{ConnInfo, HeadFault, raw_error};
 
 /// Bytes gathered before they are sent: 16 KiB, the plaintext of one full TLS record.
 const RECORD: usize = 16 * 1024;
@@ -88,6 +89,8 @@ pub struct EdgeIo {
     flush_due: bool,
     /// A flush that was put off met a full socket.
     blocked: bool,
+    /// What is written comes from Pingora and is thrown away: the client has our answer instead.
+    replaced: bool,
     /// Set once the stream is being closed.
     linger: Option<Linger>,
     stall: Option<Pin<Box<Sleep>>>,
@@ -131,6 +134,7 @@ impl EdgeIo {
             sent: 0,
             flush_due: false,
             blocked: false,
+            replaced: false,
             linger: None,
             stall: None,
             progress: 0,
@@ -169,6 +173,19 @@ impl EdgeIo {
     /// Sends the last words, says goodbye, and waits a little for the client to do the same.
     pub(super) async fn close(&mut self) {
         let _ = AsyncWriteExt::shutdown(self).await;
+    }
+
+    /// Whether what is written now is Pingora's own answer to a head it could not parse. The gateway never saw that
+    /// request, so the answer would be bare and name Pingora; the client gets ours instead, once.
+    fn is_replaced(&mut self) -> bool {
+        if self.info.is_h2() || self.info.seen.load(Ordering::Relaxed) || self.info.requests() == 0 {
+            return false;
+        }
+        if !self.replaced {
+            self.replaced = true;
+            self.gather(&raw_error(HeadFault::Invalid, &schoolgate_config::time::new_ulid().to_string()));
+        }
+        true
     }
 
     fn gathered(&self) -> &[u8] {
@@ -340,6 +357,9 @@ impl AsyncWrite for EdgeIo {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        if this.is_replaced() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         match this.poll_take(cx, bytes) {
             Poll::Pending => this.waiting(cx),
             taken => taken,
@@ -353,6 +373,9 @@ impl AsyncWrite for EdgeIo {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let mut taken = 0;
+        if this.is_replaced() {
+            return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
+        }
         for part in parts.iter().filter(|part| !part.is_empty()) {
             match this.poll_take(cx, part) {
                 Poll::Ready(Ok(count)) => {

@@ -36,10 +36,11 @@ impl ProxyHttp for App {
     fn new_ctx(&self) {}
 
     async fn request_filter(&self, session: &mut Session, (): &mut ()) -> pingora_error::Result<bool> {
+        let info = conn_info(session).expect("the session is one of the edge");
+        info.see_request();
         if session.req_header().uri.path() != "/conn" {
             return Ok(false);
         }
-        let info = conn_info(session).expect("the session is one of the edge");
         let sni = info.sni().map_or("-", |sni| sni);
         let text = format!("{} {sni} {:?} {}", info.client, info.protocol, info.requests());
         let mut header = ResponseHeader::build(200, None)?;
