@@ -1,13 +1,13 @@
 //! Processes of a run: where they may run, what they cost, and that they end with it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, setrlimit};
 
 /// Lets this process and its children open as many files as the system allows.
@@ -19,8 +19,10 @@ pub(crate) fn raise_open_files() -> anyhow::Result<()> {
 /// A process with a core of its own. Killed, with its children, when dropped.
 pub(crate) struct Running {
     child: Child,
-    /// Where it writes.
+    /// Where it writes, if that is a file.
     log: PathBuf,
+    /// What it prints, if we listen.
+    stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl Running {
@@ -42,11 +44,11 @@ impl Running {
             .process_group(0)
             .spawn()
             .with_context(|| format!("{name} does not start"))?;
-        Ok(Self { child, log })
+        Ok(Self { child, log, stdout: None })
     }
 
-    /// Starts a program on one core and reads the first line it prints; its input stays open until dropped.
-    pub(crate) fn start_and_read_line(cpu: usize, program: &Path, args: &[String]) -> anyhow::Result<(Self, String)> {
+    /// Starts a program on one core and talks with it; its input stays open until [`Self::close_input`].
+    pub(crate) fn start_talking(cpu: usize, program: &Path, args: &[String]) -> anyhow::Result<Self> {
         let mut child = on_cpu(cpu, program)
             .args(args)
             .stdin(Stdio::piped())
@@ -54,14 +56,28 @@ impl Running {
             .process_group(0)
             .spawn()
             .with_context(|| format!("{} does not start", program.display()))?;
+        let stdout = child.stdout.take().map(BufReader::new);
+        Ok(Self { child, log: program.with_file_name(args.join(" ")), stdout })
+    }
+
+    /// The next line it prints.
+    pub(crate) fn read_line(&mut self) -> anyhow::Result<String> {
         let mut line = String::new();
-        let stdout = child.stdout.take().context("piped")?;
-        BufReader::new(stdout).read_line(&mut line)?;
+        self.stdout.as_mut().context("nobody listens to it")?.read_line(&mut line)?;
         if line.is_empty() {
-            let exit = child.wait()?;
-            bail!("{} {} ended with {exit}", program.display(), args.join(" "));
+            bail!("{} ended with {}", self.log.display(), self.child.wait()?);
         }
-        Ok((Self { child, log: PathBuf::new() }, line.trim().to_owned()))
+        Ok(line.trim().to_owned())
+    }
+
+    /// Writes a line to its input.
+    pub(crate) fn say(&mut self, line: &str) -> anyhow::Result<()> {
+        Ok(writeln!(self.child.stdin.as_mut().context("its input is closed")?, "{line}")?)
+    }
+
+    /// Ends its input.
+    pub(crate) fn close_input(&mut self) {
+        self.child.stdin = None;
     }
 
     /// Fails, with the end of its log, when it has ended.
@@ -70,6 +86,14 @@ impl Running {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let tail: Vec<_> = log.lines().rev().take(20).collect();
         bail!("{} ended with {exit}:\n{}", self.log.display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Ends its input, and waits until it has ended well.
+    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
+        self.close_input();
+        let exit = self.child.wait()?;
+        ensure!(exit.success(), "{} ended with {exit}", self.log.display());
+        Ok(())
     }
 
     /// CPU time used so far by it and what it started, in seconds.

@@ -120,11 +120,12 @@ impl Report {
             m.h2load
         );
         let (compared, alone): (Vec<_>, Vec<_>) = self.rows.iter().partition(|row| !row.values.contains_key(ALONE));
-        if !compared.is_empty() {
-            text.push_str(&compared_table(&compared));
+        for rows in compared.chunk_by(|a, b| peers_and_ours(a).eq(peers_and_ours(b))) {
+            text.push_str(&compared_table(rows));
+            text.push('\n');
         }
         if !alone.is_empty() {
-            text.push_str("\n| Schoolgate | | |\n|---|---:|---|\n");
+            text.push_str("| Schoolgate | | |\n|---|---:|---|\n");
             for row in alone {
                 let _ = writeln!(text, "| {} | {} | {} |", row.what, number(row.values[ALONE]), row.unit);
             }
@@ -148,11 +149,19 @@ impl Report {
 /// The "server" of figures that have no peer.
 const ALONE: &str = "alone";
 
+/// The backend itself is in the table, but nobody's peer.
+pub(crate) const DIRECT: &str = "origin";
+
+fn peers_and_ours(row: &Row) -> impl Iterator<Item = &String> {
+    row.values.keys().filter(|server| *server != DIRECT)
+}
+
 fn compared_table(rows: &[&Row]) -> String {
     let mut servers: Vec<&String> = rows.iter().flat_map(|row| row.values.keys()).collect();
     servers.sort_by_key(|server| (server.starts_with("schoolgate"), server.len(), server.as_str()));
     servers.dedup();
-    let (ours, peers): (Vec<&String>, Vec<&String>) = servers.iter().partition(|s| s.starts_with("schoolgate"));
+    let (ours, peers): (Vec<&String>, Vec<&String>) =
+        servers.iter().filter(|server| **server != DIRECT).partition(|server| server.starts_with("schoolgate"));
     let mut text = String::from("| | unit |");
     let columns = servers.len() + ours.len() * peers.len();
     for server in &servers {

@@ -3,11 +3,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use schoolgate_config::time::{Clock, SystemClock, rfc3339};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
+use crate::client::Loaded;
 use crate::fleet::{Authority, Fleets, Leaf, Size, host};
 use crate::machine::Machine;
 use crate::process::{Running, on_cpu};
@@ -178,10 +179,23 @@ impl Bench {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
-    /// Starts a client and waits for its first line.
+    /// Starts a client and waits until its connections are open.
     pub(crate) fn start_client(&self, args: &[String]) -> anyhow::Result<Running> {
         let args: Vec<String> = std::iter::once("client".to_owned()).chain(args.iter().cloned()).collect();
-        Ok(Running::start_and_read_line(self.options.load_cpu, &self.program, &args)?.0)
+        let mut client = Running::start_talking(self.options.load_cpu, &self.program, &args)?;
+        ensure!(client.read_line()? == "ready", "a client says something else than `ready`");
+        Ok(client)
+    }
+
+    /// Loads over connections that are open already. Also the CPU seconds that `server` spent on it.
+    pub(crate) fn load(&self, server: Option<&Server>, args: &[String]) -> anyhow::Result<(Loaded, f64)> {
+        let args: Vec<String> = std::iter::once("load".to_owned()).chain(args.iter().cloned()).collect();
+        let mut client = self.start_client(&args)?;
+        let cpu = || server.map_or(0.0, |server| server.process.cpu_seconds());
+        let before = cpu();
+        client.say("go")?;
+        let loaded = serde_json::from_str(&client.read_line()?)?;
+        Ok((loaded, cpu() - before))
     }
 }
 
@@ -198,8 +212,9 @@ fn name_of(size: Size) -> String {
 
 fn start_origin(program: &Path, cpu: usize, name: &str) -> anyhow::Result<(Running, SocketAddr)> {
     let args = ["origin", "--name", name].map(str::to_owned);
-    let (running, port) = Running::start_and_read_line(cpu, program, &args)?;
-    Ok((running, SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse()?))))
+    let mut running = Running::start_talking(cpu, program, &args)?;
+    let port = running.read_line()?.parse()?;
+    Ok((running, SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
 }
 
 /// Runs what was asked for.

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -19,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use super::{TlsStream, tls};
 use crate::fleet::host;
 
-/// Settings of the client.
+/// Settings of the client. It prints `ready` when its connections are open and each has been used once, begins when it
+/// reads a line, and ends after `seconds` or when its input ends.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[arg(long)]
@@ -40,9 +43,6 @@ pub(crate) struct Options {
     names: usize,
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Time before counting begins.
-    #[arg(long, default_value_t = 0.5)]
-    warm_up: f64,
 }
 
 /// What it did. Latencies are in microseconds.
@@ -79,12 +79,12 @@ enum Progress {
 
 struct Engine<'a> {
     options: &'a Options,
+    stop: Arc<AtomicBool>,
     poll: OwnedFd,
     events: Vec<epoll::Event>,
     conns: Vec<Conn>,
     idle: VecDeque<usize>,
     in_flight: usize,
-    counting: bool,
     latencies: Vec<u32>,
     done: u64,
     failed: u64,
@@ -104,60 +104,50 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Loaded> {
         epoll::add(&poll, &conn.tcp, epoll::EventData::new_u64(i as u64), epoll::EventFlags::IN)?;
         conns.push(conn);
     }
+    println!("ready");
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    let ended = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        ended.store(true, Ordering::Relaxed);
+    });
     let idle = (0..conns.len()).collect();
-    let latencies = Vec::with_capacity(1 << 20);
-    let mut engine = Engine {
-        options,
-        poll,
-        events: Vec::with_capacity(256),
-        conns,
-        idle,
-        in_flight: 0,
-        counting: false,
-        latencies,
-        done: 0,
-        failed: 0,
-    };
+    let (events, latencies) = (Vec::with_capacity(256), Vec::with_capacity(1 << 20));
+    let mut engine = Engine { options, stop, poll, events, conns, idle, in_flight: 0, latencies, done: 0, failed: 0 };
+    let begin = Instant::now();
     match options.rate {
-        Some(rate) => engine.open_loop(Duration::from_secs_f64(1.0 / rate))?,
-        None => engine.closed_loop()?,
+        Some(rate) => engine.open_loop(begin, Duration::from_secs_f64(1.0 / rate))?,
+        None => engine.closed_loop(begin)?,
     }
-    Ok(engine.result())
+    Ok(engine.result(begin.elapsed()))
 }
 
 impl Engine<'_> {
-    fn spans(&self) -> (Instant, Instant) {
-        let count_from = Instant::now() + Duration::from_secs_f64(self.options.warm_up);
-        (count_from, count_from + Duration::from_secs_f64(self.options.seconds))
+    /// Whether there is more to do.
+    fn goes_on(&self, begin: Instant) -> bool {
+        begin.elapsed().as_secs_f64() < self.options.seconds && !self.stop.load(Ordering::Relaxed)
     }
 
-    fn closed_loop(&mut self) -> anyhow::Result<()> {
-        let (count_from, until) = self.spans();
-        let mut now = Instant::now();
-        while now < until {
-            self.counting = now >= count_from;
+    fn closed_loop(&mut self, begin: Instant) -> anyhow::Result<()> {
+        while self.goes_on(begin) {
             while self.in_flight < self.options.in_flight
                 && let Some(i) = self.idle.pop_front()
             {
                 self.send(i, Instant::now())?;
             }
             self.turn()?;
-            now = Instant::now();
         }
         Ok(())
     }
 
-    fn open_loop(&mut self, every: Duration) -> anyhow::Result<()> {
+    fn open_loop(&mut self, begin: Instant, every: Duration) -> anyhow::Result<()> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&self.poll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
-        let (count_from, until) = self.spans();
-        let mut due = Instant::now();
-        loop {
+        let mut due = begin;
+        while self.goes_on(begin) {
             let now = Instant::now();
-            if now >= until {
-                return Ok(());
-            }
-            self.counting = due >= count_from;
             while due <= now
                 && let Some(i) = self.idle.pop_front()
             {
@@ -173,6 +163,7 @@ impl Engine<'_> {
             }
             self.turn()?;
         }
+        Ok(())
     }
 
     /// Waits for something to happen and handles it.
@@ -214,12 +205,10 @@ impl Engine<'_> {
         if let Some(since) = self.conns[i].since.take() {
             self.in_flight -= 1;
             self.idle.push_back(i);
-            if self.counting {
-                self.done += u64::from(good);
-                self.failed += u64::from(!good);
-                let us = since.elapsed().as_micros();
-                self.latencies.push(u32::try_from(us).unwrap_or(u32::MAX));
-            }
+            self.done += u64::from(good);
+            self.failed += u64::from(!good);
+            let us = since.elapsed().as_micros();
+            self.latencies.push(u32::try_from(us).unwrap_or(u32::MAX));
         }
     }
 
@@ -248,7 +237,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn result(mut self) -> Loaded {
+    fn result(mut self, took: Duration) -> Loaded {
         self.latencies.sort_unstable();
         let at = |share: f64| -> f64 {
             #[expect(
@@ -263,7 +252,7 @@ impl Engine<'_> {
         Loaded {
             done: self.done,
             failed: self.failed,
-            seconds: self.options.seconds,
+            seconds: took.as_secs_f64(),
             p50_us: at(0.5),
             p99_us: at(0.99),
             p999_us: at(0.999),
@@ -274,12 +263,16 @@ impl Engine<'_> {
 
 impl Conn {
     fn open(options: &Options, name: String) -> anyhow::Result<Self> {
+        let place = || format!("{name} at {}", options.addr);
         let (tls, tcp) = if options.plain {
-            (None, super::connect(options.addr)?)
+            let mut tcp = super::connect(options.addr)?;
+            super::get(&mut tcp, &name).with_context(place)?;
+            (None, tcp)
         } else {
-            let (tls, tcp) = TlsStream::connect(&tls::config(&[b"http/1.1"]), options.addr, &name)
-                .with_context(|| format!("{name} at {}", options.addr))?
-                .into_parts();
+            let mut stream =
+                TlsStream::connect(&tls::config(&[b"http/1.1"]), options.addr, &name).with_context(place)?;
+            super::get(&mut stream, &name).with_context(place)?;
+            let (tls, tcp) = stream.into_parts();
             (Some(Box::new(tls)), tcp)
         };
         tcp.set_nonblocking(true)?;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::api::Api;
 use crate::client::{Loaded, TlsStream, get};
 use crate::fleet::{Size, host, limits};
+use crate::process::Running;
 use crate::report::{Report, quantile};
 use crate::run::Bench;
 use crate::server::Server;
@@ -64,26 +65,26 @@ fn at(bench: &Bench, size: Size, report: &mut Report) -> anyhow::Result<()> {
     until_served(&server, domains - 1)?;
 
     let mut admin = Api::connect(api, &token)?;
-    let (answered, served, beside) = std::thread::scope(|scope| -> anyhow::Result<_> {
-        // Never one of the tenants that change, which come from the front.
-        let beside = scope.spawn(|| {
-            bench.client::<Loaded>(&[
-                "load".to_owned(),
-                format!("--addr={}", server.https),
-                format!("--rate={BESIDE}"),
-                "--connections=20".to_owned(),
-                "--names=1".to_owned(),
-                format!("--seconds={}", if bench.options.quick { 1 } else { 10 }),
-            ])
-        });
-        let (mut answered, mut served) = (Vec::new(), Vec::new());
-        for i in 1..=samples {
-            let (answer, serve) = one(&mut admin, &server, i % size.tenants)?;
-            answered.push(answer);
-            served.push(serve);
-        }
-        Ok((answered, served, beside.join().map_err(|_| anyhow!("the load beside panicked"))??))
-    })?;
+    // The tenant of the first name never changes.
+    let beside = |seconds: u64| {
+        let (addr, seconds) = (format!("--addr={}", server.https), format!("--seconds={seconds}"));
+        let rate = format!("--rate={BESIDE}");
+        bench.start_client(&["load", &addr, &rate, "--connections=20", &seconds].map(str::to_owned))
+    };
+    let finished = |mut client: Running| -> anyhow::Result<Loaded> { Ok(serde_json::from_str(&client.read_line()?)?) };
+    let mut client = beside(3)?;
+    client.say("go")?;
+    let quiet = finished(client)?;
+    let mut client = beside(3600)?;
+    client.say("go")?;
+    let (mut answered, mut served) = (Vec::new(), Vec::new());
+    for i in 0..samples {
+        let (answer, serve) = one(&mut admin, &server, 1 + i % (size.tenants - 1))?;
+        answered.push(answer);
+        served.push(serve);
+    }
+    client.close_input();
+    let changing = finished(client)?;
     let both = |report: &mut Report, what: &str, values: &[f64]| {
         report.single("change", &format!("{what}, {domains} domains, p50"), "ms", quantile(values, 0.5));
         report.single("change", &format!("{what}, {domains} domains, p99"), "ms", quantile(values, 0.99));
@@ -91,8 +92,13 @@ fn at(bench: &Bench, size: Size, report: &mut Report) -> anyhow::Result<()> {
     both(report, "change: request sent to served", &served);
     let after: Vec<f64> = served.iter().zip(&answered).map(|(served, answered)| (served - answered).max(0.0)).collect();
     both(report, "change: committed and answered to served", &after);
-    if beside.failed > 0 {
-        report.note(format!("change: {} of the requests beside failed at {domains} domains", beside.failed));
+    let beside = [("nothing changes", quiet), ("tenants change", changing)];
+    for (when, loaded) in beside {
+        let what = format!("p99 of {BESIDE} requests/s while {when}, {domains} domains");
+        report.single("change", &what, "ms", loaded.p99_us / 1000.0);
+        if loaded.failed > 0 {
+            report.note(format!("change: {} requests failed while {when}, {domains} domains", loaded.failed));
+        }
     }
 
     let added = new_domains(&mut admin, &server, if bench.options.quick { 3 } else { 20 })?;

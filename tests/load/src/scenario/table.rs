@@ -1,7 +1,6 @@
 //! What a large table costs a request: the same 2,000 connections, over 10 names of 10 tenants and over 2,000 names of
 //! 100,000, so that the look-ups of one are in the cache and those of the other are not.
 
-use crate::client::Loaded;
 use crate::fleet::Size;
 use crate::report::{Report, Rounds};
 use crate::run::{Bench, FEW, Which};
@@ -20,18 +19,15 @@ pub(crate) fn table(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let (mut per_cpu, mut p99) = (Rounds::default(), Rounds::default());
     for round in 0..bench.options.rounds {
         for server in alternating(round, &servers) {
-            let before = server.process.cpu_seconds();
-            let done: Loaded = bench.client(&[
-                "load".to_owned(),
+            let args = [
                 format!("--addr={}", server.https),
                 // The whole fleet, of which each connection takes one name.
                 format!("--names={}", names(server, usize::MAX)),
                 format!("--connections={CONNECTIONS}"),
                 "--in-flight=50".to_owned(),
                 format!("--seconds={}", bench.options.seconds),
-                "--warm-up=0".to_owned(),
-            ])?;
-            let cpu = server.process.cpu_seconds() - before;
+            ];
+            let (done, cpu) = bench.load(Some(server), &args)?;
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
             per_cpu.add(&server.name, done.done as f64 / cpu);
             p99.add(&server.name, done.p99_us / 1000.0);
