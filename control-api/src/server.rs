@@ -32,8 +32,9 @@ use crate::publish::Publisher;
 /// Connections at once: 4096. Every proxy holds one for its long poll.
 const CONNECTIONS: usize = 4_096;
 
-/// Time a client has to send the head of a request: 15 s; an idle connection is closed after it too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time a client has to send the head of a request: 75 s. hyper closes an idle connection after it too, and a shorter
+/// one would cut what clients keep open to use again.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Time that requests in flight have to end after a stop: 3 s. Long polls and waits end at once.
 const STOP_GRACE: Duration = Duration::from_secs(3);

@@ -52,6 +52,15 @@ fn finish(path: &str, method: &str, operation: &mut Value) {
         "description": "A problem",
         "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } },
     });
+    if method == "patch" {
+        let whole = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let of = whole["$ref"].as_str().and_then(|r| r.rsplit('/').next()).unwrap_or("the object").to_owned();
+        let schema = json!({ "type": "object", "description": format!("A merge patch (RFC 7396) of {of}") });
+        operation["requestBody"]["content"] = json!({
+            "application/merge-patch+json": { "schema": schema },
+            "application/json": { "schema": schema },
+        });
+    }
     let is_ours = path.starts_with("/api/v1/");
     operation["security"] = match path {
         _ if is_ours => json!([{ "operator": [] }]),

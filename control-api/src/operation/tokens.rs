@@ -181,6 +181,11 @@ fn check(input: TokenInput, work: &Work, errors: &mut Errors) -> (TokenInput, Op
             errors.add(&at, "invalid", "expected a subject and an access, such as tenants:read");
         }
     }
+    // What is narrowed cannot widen itself by making another.
+    let own = &work.operator.scopes;
+    if !own.is_empty() && (input.scopes.is_empty() || input.scopes.iter().any(|scope| !own.contains(&scope.0))) {
+        errors.add_at("/scopes", "invalid", format!("this token can give its own scopes only: {}", own.join(", ")));
+    }
     for (i, tenant) in input.tenants.iter().enumerate() {
         if work.transaction.table().tenant(tenant).is_none() {
             errors.add(&Place::root().member("tenants").element(i), "not_found", "there is no such tenant");

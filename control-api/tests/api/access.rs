@@ -45,6 +45,12 @@ async fn a_token_ends_and_is_bound_to_its_networks() {
     let bad = json!({"name": "x", "role": "king", "scopes": ["all"], "expires_at": "2001-01-01T00:00:00Z"});
     let refused = problem(site.api.post("tokens", bad).await, 422, "VALIDATION_FAILED");
     assert_eq!(crate::site::pointers(&refused), ["/expires_at", "/role", "/scopes/0"]);
+    let narrow = json!({"name": "minter", "role": "super-admin", "scopes": ["tokens:write"]});
+    let narrow = site.api_of(narrow).await;
+    let wider = narrow.post("tokens", json!({"name": "x", "role": "super-admin"})).await;
+    assert_eq!(crate::site::pointers(&problem(wider, 422, "VALIDATION_FAILED")), ["/scopes"]);
+    let same = json!({"name": "x", "role": "super-admin", "scopes": ["tokens:write"]});
+    narrow.post("tokens", same).await.expect(201);
     let refused = site.api.post("tokens", json!({"name": "x", "role": "tenant-admin"})).await;
     assert_eq!(crate::site::pointers(&problem(refused, 422, "VALIDATION_FAILED")), ["/tenants"]);
 }

@@ -19,6 +19,11 @@ async fn a_write_over_a_change_that_was_not_seen_is_refused() {
     first.expect(200);
     problem(write(&seen, "second").await, 412, "PRECONDITION_FAILED");
     assert_eq!(site.api.get("tenants/slug:greenhill").await.expect(200)["name"], "first");
+    let merge = site.api.request(Method::PATCH, "tenants/slug:greenhill");
+    let merge = merge.header("content-type", "application/merge-patch+json").body("{\"region\":\"north\"}");
+    let merged = Api::send(merge.header("if-match", now.clone())).await;
+    let now = merged.etag().to_owned();
+    assert_eq!(merged.expect(200)["region"], "north");
     assert_eq!(write(&format!("\"1\", {now}"), "third").await.status, 200);
     assert_eq!(write("*", "fourth").await.status, 200);
     let request = site.api.request(Method::DELETE, "tenants/slug:greenhill").header("if-match", seen);
