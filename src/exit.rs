@@ -35,6 +35,11 @@ pub(crate) fn with_code(code: u8, error: anyhow::Error) -> anyhow::Error {
     WithCode { code, error }.into()
 }
 
+/// Marks an error as one of the settings.
+pub(crate) fn of_settings(error: anyhow::Error) -> anyhow::Error {
+    with_code(SETTINGS, error)
+}
+
 /// The exit code of a result; an error is told on standard error, in one line with its causes.
 pub(crate) fn code_of(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };

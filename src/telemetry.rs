@@ -6,7 +6,10 @@ use std::panic;
 use anyhow::Context;
 use schoolgate_config::settings::LogFormat;
 use tracing::error;
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::time::UtcTime;
 
 /// What our own crates and those below them say unless asked for more: the layers below log each client's broken
@@ -27,6 +30,7 @@ pub(crate) fn start(directives: &str, format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => builder
             .with_target(false)
+            .fmt_fields(text_fields(directives))
             .with_timer(UtcTime::new(time::macros::format_description!(
                 "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
             )))
@@ -35,6 +39,21 @@ pub(crate) fn start(directives: &str, format: LogFormat) -> anyhow::Result<()> {
     };
     log_panics();
     Ok(())
+}
+
+/// What of a line people read: the text, which names all that matters. Who debugs gets the fields too.
+fn text_fields(directives: &str) -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    let all = directives.contains("debug") || directives.contains("trace");
+    let write = move |out: &mut Writer<'_>, field: &Field, value: &dyn std::fmt::Debug| {
+        if field.name() == "message" {
+            write!(out, "{value:?}")
+        } else if all {
+            write!(out, " {}={value:?}", field.name())
+        } else {
+            Ok(())
+        }
+    };
+    debug_fn(write)
 }
 
 /// A panic becomes a log line: whoever searches the log finds it, in the format they search.

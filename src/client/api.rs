@@ -204,11 +204,12 @@ const PAGE: usize = 500;
 /// The control address of the gateway on this machine.
 fn local_address(data: &Path) -> anyhow::Result<SocketAddr> {
     let path = data.join("run/addresses.json");
-    let text = std::fs::read_to_string(&path).with_context(|| {
-        format!(
+    let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => anyhow::anyhow!(
             "no gateway runs in {}: start one with `schoolgate up`, or say where it is with --data-dir or --api",
             data.display()
-        )
+        ),
+        _ => anyhow::anyhow!("{} cannot be read: {error}", path.display()),
     })?;
     let addresses: Value = serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
     let control = addresses.get("control").and_then(Value::as_str).and_then(|text| text.parse().ok());

@@ -1,5 +1,6 @@
 //! `schoolgate control`: operator API, publisher, feed server, certificate worker.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use schoolgate_control_api::{ControlError, ControlHandle, ControlOptions, Contro
 use schoolgate_store::{OpenMode, Store};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::data_dir::{Addresses, DataDir};
 use super::notify::{self, Notice};
@@ -101,6 +102,7 @@ impl ControlPlane {
         if store.seed(zones).await? {
             info!("made a new store in {}", store.path().display());
         }
+        name_missing_zones(settings, &store);
         bootstrap(&store, &keeper, &settings.data.dir).await?;
         let (key_file, certificate_file) = ca_files(settings);
         let authority = InternalAuthority::open_or_create(&key_file, &certificate_file, &keeper, Arc::clone(&clock))?;
@@ -136,9 +138,18 @@ impl ControlPlane {
         self.api.stop().await;
         self.stop.cancel();
         if !self.background.ended(BACKGROUND_WITHIN).await {
-            tracing::warn!("background work did not end within {BACKGROUND_WITHIN:?}");
+            warn!("background work did not end within {BACKGROUND_WITHIN:?}");
         }
         self.store.close().await;
+    }
+}
+
+/// Zones of the settings are made at the first start; later the store is the truth, and an operator may have removed
+/// one on purpose.
+fn name_missing_zones(settings: &Settings, store: &Store) {
+    let head = store.head();
+    for name in settings.platform.zones.iter().filter(|name| head.table.zone(name).is_none()) {
+        warn!("the zone {name} of the settings is not in the store: `schoolgate zone create {name}` makes it");
     }
 }
 
@@ -152,12 +163,15 @@ async fn start_api(settings: &Settings, store: &Store, publisher: &Publisher) ->
         addresses: settings.platform.addresses.clone(),
         issues_at_once: true,
     };
-    ControlServer::start(options).await.map_err(|error| match error {
-        ControlError::AddressInUse { address } => anyhow::anyhow!(
-            "{address} is in use by another process; stop it, or choose another address with --control (setting \
-             control.listen)"
-        ),
-        other => other.into(),
+    ControlServer::start(options).await.map_err(|error| {
+        let why = match &error {
+            ControlError::AddressInUse { address } => format!("{address} is in use by another process"),
+            ControlError::Listen { address, source } if source.kind() == io::ErrorKind::AddrNotAvailable => {
+                format!("{address} is no address of this machine")
+            }
+            ControlError::Listen { address, source } => format!("{address} cannot be listened on ({source})"),
+        };
+        anyhow::anyhow!("{why}; choose another address for the control API with --control (setting control.listen)")
     })
 }
 

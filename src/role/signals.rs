@@ -1,5 +1,7 @@
 //! Being asked to stop.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -7,6 +9,10 @@ use tracing::{info, warn};
 
 /// Exit code of a process that was asked twice: 128 and SIGINT, as shells count.
 const INTERRUPTED: i32 = 130;
+
+/// Signals within this time are one request: `timeout` and some supervisors signal a process and then its group, and
+/// nobody presses Ctrl-C twice that fast.
+const ONE_REQUEST: Duration = Duration::from_millis(300);
 
 /// Cancels the token when the process is asked to stop (Ctrl-C, SIGTERM); when asked again it exits at once.
 ///
@@ -20,7 +26,11 @@ pub(super) fn on_stop() -> anyhow::Result<CancellationToken> {
         let name = signals.next().await;
         info!("{name}: stopping; once more stops at once");
         token.cancel();
-        let name = signals.next().await;
+        let asked = Instant::now();
+        let mut name = signals.next().await;
+        while asked.elapsed() < ONE_REQUEST {
+            name = signals.next().await;
+        }
         warn!("{name} again: ending at once");
         #[expect(clippy::disallowed_methods, reason = "whoever asks twice does not want to wait for anything")]
         std::process::exit(INTERRUPTED);

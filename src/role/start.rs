@@ -8,7 +8,7 @@ use schoolgate_config::settings::{self, Overlay, Settings};
 use tracing::{info, warn};
 
 use crate::cli::{ApiArgs, ListenArgs, SettingsArgs};
-use crate::telemetry;
+use crate::{exit, telemetry};
 
 /// What flags say, as settings.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ pub(crate) fn load(args: &SettingsArgs, flags: &Flags) -> anyhow::Result<Setting
 /// Settings and log, in this order: a wrong setting is told in one line, not in a log.
 pub(super) fn begin(args: &SettingsArgs, flags: &Flags) -> anyhow::Result<Settings> {
     let settings = load(args, flags)?;
-    telemetry::start(&settings.telemetry.log, settings.telemetry.format)?;
+    telemetry::start(&settings.telemetry.log, settings.telemetry.format).map_err(exit::of_settings)?;
     raise_open_files();
     Ok(settings)
 }
@@ -102,9 +102,11 @@ fn raise_open_files() {
     if limit.current == limit.maximum {
         return;
     }
+    let number = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |n| n.to_string());
+    let (soft, hard) = (number(limit.current), number(limit.maximum));
     match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        Ok(()) => info!("open files: limit raised from {:?} to {:?}", limit.current, limit.maximum),
-        Err(e) => warn!(error = %e, "the limit of open files stays at {:?}: {e}", limit.current),
+        Ok(()) => info!("raised the limit of open files from {soft} to {hard}"),
+        Err(e) => warn!(error = %e, "the limit of open files stays at {soft}: {e}"),
     }
 }
 
