@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
@@ -16,6 +16,11 @@ use schoolgate_store::NodeRecord;
 
 /// Time after which a proxy that neither polls nor reports no longer counts: 10 s, two of its reports.
 const LIVE_FOR: Duration = Duration::from_secs(10);
+
+/// Age up to which a proxy that the store remembers is expected back when this process starts: 1 h. It goes on serving
+/// while there is no control plane, so it counts as live for [`LIVE_FOR`]; without that, a change made in the first moments
+/// would be "applied" with nobody having heard of it.
+const EXPECTED_FOR_MS: i64 = 3_600_000;
 
 /// Proxies remembered: 4096. A fleet has tens; more are names that change with every start, and the oldest are forgotten.
 const REMEMBERED: usize = 4_096;
@@ -54,6 +59,8 @@ pub struct LaggingNode {
 struct Node {
     /// `None` for one that is known from the store only.
     seen: Option<Instant>,
+    /// Until when one that is known from the store only counts as live.
+    expected_until: Option<Instant>,
     seen_at_ms: i64,
     /// Long polls it has open.
     polls: u32,
@@ -66,7 +73,9 @@ struct Node {
 
 impl Node {
     fn is_live(&self, now: Instant) -> bool {
-        self.polls > 0 || self.seen.is_some_and(|seen| now.duration_since(seen) < LIVE_FOR)
+        self.polls > 0
+            || self.seen.is_some_and(|seen| now.duration_since(seen) < LIVE_FOR)
+            || self.expected_until.is_some_and(|until| now < until)
     }
 }
 
@@ -75,16 +84,21 @@ pub(super) struct Nodes {
     nodes: Mutex<HashMap<NodeId, Node>>,
     /// Counts reports.
     reported: watch::Sender<u64>,
+    /// A proxy was heard of for the first time: to be saved at once, so that it is expected after a crash.
+    pub(super) appeared: Notify,
     clock: Arc<dyn Clock>,
 }
 
 impl Nodes {
     pub(super) fn new(known: Vec<NodeRecord>, clock: Arc<dyn Clock>) -> Self {
+        let (now, now_ms) = (Instant::now(), clock.unix_ms());
         let nodes = known.into_iter().map(|record| {
-            let node = Node { seen_at_ms: record.seen_at_ms, report: record.report, ..Node::default() };
+            let expected = now_ms - record.seen_at_ms < EXPECTED_FOR_MS;
+            let expected_until = expected.then(|| now + LIVE_FOR);
+            let node = Node { seen_at_ms: record.seen_at_ms, report: record.report, expected_until, ..Node::default() };
             (record.node, node)
         });
-        Self { nodes: Mutex::new(nodes.collect()), reported: watch::Sender::new(0), clock }
+        Self { nodes: Mutex::new(nodes.collect()), reported: watch::Sender::new(0), appeared: Notify::new(), clock }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Node>> {
@@ -100,7 +114,10 @@ impl Nodes {
             oldest.and_then(|id| nodes.remove(&id));
         }
         let node = nodes.entry(id.clone()).or_default();
-        node.seen = Some(Instant::now());
+        if node.seen.replace(Instant::now()).is_none() {
+            node.expected_until = None;
+            self.appeared.notify_one();
+        }
         node.seen_at_ms = now_ms;
         node.unsaved = true;
         change(node)

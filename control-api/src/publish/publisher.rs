@@ -408,7 +408,10 @@ async fn save_nodes(shared: &Shared) {
     let mut every = tokio::time::interval(SAVE_NODES);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        every.tick().await;
+        tokio::select! {
+            _ = every.tick() => {}
+            () = shared.nodes.appeared.notified() => {}
+        }
         if let Err(e) = save_unsaved(shared).await {
             tracing::warn!("what the proxies say is not saved, and will be tried again: {e}");
         }
