@@ -82,5 +82,5 @@ fn the_school_app_knows_nothing_of_the_gateway() {
 
 #[test]
 fn one_tls_library_is_in_the_tree() {
-    assert_reaches_none("schoolgate", &["openssl", "native-tls", "aws-lc-sys", "boring"]);
+    assert_reaches_none("schoolgate", &["openssl-sys", "native-tls", "aws-lc-sys", "boring-sys"]);
 }
