@@ -137,10 +137,10 @@ impl Plain {
     }
 
     fn slug_at(&self, host: &str) -> Option<String> {
-        if let Some(domain) = self.domains().find(|d| d.name.as_str() == host) {
-            if domain.ownership == Ownership::Proven {
-                return self.tenants().find(|t| t.id == domain.tenant).map(|t| t.slug.to_string());
-            }
+        if let Some(domain) = self.domains().find(|d| d.name.as_str() == host)
+            && domain.ownership == Ownership::Proven
+        {
+            return self.tenants().find(|t| t.id == domain.tenant).map(|t| t.slug.to_string());
         }
         let (label, zone) = host.split_once('.')?;
         (zone == "schools.example").then_some(())?;
