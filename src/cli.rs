@@ -75,8 +75,8 @@ pub(crate) struct SettingsArgs {
     /// Where everything that outlives a restart is [default: ./data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// File of the key-encryption key [default: <data>/keys/kek]
-    #[arg(long, value_name = "FILE")]
+    /// File of the key-encryption key.
+    #[arg(long, value_name = "FILE", help = "File of the key-encryption key [default: <data>/keys/kek]")]
     pub(crate) keys_file: Option<PathBuf>,
     /// What is logged: `info`, or directives such as `info,schoolgate_proxy=debug`
     #[arg(long, value_name = "DIRECTIVES")]
@@ -138,8 +138,12 @@ pub(crate) struct ProxyArgs {
     /// Where a control process listens, `http://host:port`; repeatable, tried in order [default: http://127.0.0.1:8600]
     #[arg(long = "control-url", value_name = "URL")]
     pub(crate) control_urls: Vec<String>,
-    /// File of the node token, written by the control process [default: <data>/node.token]
-    #[arg(long, value_name = "FILE")]
+    /// File of the node token, written by the control process.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "File of the node token, written by the control process [default: <data>/node.token]"
+    )]
     pub(crate) node_token_file: Option<PathBuf>,
 }
 

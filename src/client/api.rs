@@ -18,11 +18,22 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How the control API is reached.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Connection {
-    /// Where the control API is, such as `http://127.0.0.1:8600` [default: as in <data>/run/addresses.json]
-    #[arg(long, global = true, value_name = "URL", env = "SCHOOLGATE_API")]
+    /// Where the control API is, such as `http://127.0.0.1:8600`.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "SCHOOLGATE_API",
+        help = "Where the control API is, such as `http://127.0.0.1:8600` [default: as in <data>/run/addresses.json]"
+    )]
     api: Option<String>,
-    /// File of the token [default: <data>/admin.token]; the environment variable SCHOOLGATE_TOKEN holds a token itself
-    #[arg(long, global = true, value_name = "FILE")]
+    /// File of the token.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "File of the token [default: <data>/admin.token]; the environment variable SCHOOLGATE_TOKEN holds a token itself"
+    )]
     token_file: Option<PathBuf>,
     /// The data directory of a gateway on this machine
     #[arg(long, global = true, value_name = "DIR", default_value = "./data", env = "SCHOOLGATE__DATA__DIR")]

@@ -10,6 +10,7 @@ mod observation;
 mod pools;
 mod school_app;
 mod startup;
+mod stopping;
 mod streaming;
 mod tls;
 
