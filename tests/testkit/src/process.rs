@@ -107,7 +107,9 @@ impl Process {
     fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         match std::fs::remove_file(&self.ready_file) {
-            Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => panic!("cannot remove {}: {e}", self.ready_file.display()),
+            Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                panic!("cannot remove {}: {e}", self.ready_file.display())
+            }
             _ => {}
         }
         let log =
