@@ -1,6 +1,6 @@
 //! Active checks: one task asks every backend of every pool in turn.
 //!
-//! The task reads the current table on every round, so a new pool is checked within a second and a removed one no
+//! The task reads the current table on every round, so a new pool is checked within 100 ms and a removed one no
 //! more. A check uses a connection of its own: it must find out what a new request would meet.
 
 use std::collections::HashMap;
