@@ -24,7 +24,8 @@ impl Drop for Open {
     }
 }
 
-/// Serves a connection until it ends.
+/// Shakes hands, and hands the connection to a task of the protocol agreed on. A task of its own, so that an idle
+/// connection holds the state of its protocol and no more.
 pub(super) async fn serve<SV>(
     worker: Arc<Worker<SV>>,
     kind: Listens,
@@ -36,13 +37,19 @@ pub(super) async fn serve<SV>(
     SV::CTX: Send + Sync,
 {
     worker.shared.observer.connection_opened();
-    let _open = Open(Arc::clone(&worker.shared));
-    // Boxed, so that what a handshake needs is gone while the connection idles.
-    let Some(io) = Box::pin(establish(&worker.shared, kind, tcp, peer, &mut permit)).await else { return };
+    let open = Open(Arc::clone(&worker.shared));
+    let Some(io) = establish(&worker.shared, kind, tcp, peer, &mut permit).await else { return };
+    let tasks = worker.tasks.clone();
     if io.info().is_h2() {
-        Box::pin(h2::serve(&worker, io)).await;
+        tasks.spawn(async move {
+            let _held = (open, permit);
+            h2::serve(&worker, io).await;
+        });
     } else {
-        h1::serve(&worker, io).await;
+        tasks.spawn(async move {
+            let _held = (open, permit);
+            h1::serve(&worker, io).await;
+        });
     }
 }
 

@@ -61,7 +61,9 @@ where
         proxy_digest: io.get_proxy_digest(),
         socket_digest: io.get_socket_digest(),
     });
-    let Ok(Ok(mut connection)) = timeout(limits.head, options(limits).handshake(io as Stream)).await else { return };
+    // Boxed, so that what it needs is gone afterwards.
+    let handshake = Box::pin(timeout(limits.head, options(limits).handshake(io as Stream)));
+    let Ok(Ok(mut connection)) = handshake.await else { return };
 
     let mut watch = worker.stop.clone();
     let mut stopped = pin!(async move {
