@@ -19,6 +19,10 @@ use cli::{Cli, Command, UpArgs};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before anything is allocated: mimalloc's arenas would get huge pages, and every untouched part of a connection's
+    // buffers would be resident. Measured: an idle HTTP/2 connection takes 34.5 KiB instead of 50.1, at the same number
+    // of requests per second. A kernel that refuses costs memory, nothing else.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let cli = Cli::parse();
     exit::code_of(run(cli.command.unwrap_or_else(|| Command::Up(UpArgs { demo: true, ..UpArgs::default() }))))
 }

@@ -9,8 +9,10 @@ use schoolgate_config::seal::Keeper;
 use schoolgate_config::settings::Settings;
 use schoolgate_config::snapshot::{Object, Snapshot};
 use schoolgate_config::table::{NoLive, RoutingTable};
+use schoolgate_proxy::feed::last_good;
 use schoolgate_store::{OpenMode, Store, StoreError};
 
+use super::snapshot;
 use crate::cli::SettingsArgs;
 use crate::role;
 
@@ -80,6 +82,7 @@ async fn check(settings: &Settings, findings: &mut Findings) -> anyhow::Result<(
         }
     };
     check_store(settings, keeper.as_ref(), findings).await?;
+    check_last_good(settings, keeper.as_ref(), findings);
     if let Some(keeper) = &keeper {
         check_ca(settings, keeper, findings);
     }
@@ -103,7 +106,7 @@ async fn check_store(settings: &Settings, keeper: Option<&Keeper>, findings: &mu
         Err(error) => findings.bad("store", &error),
         Ok((change, objects)) => {
             findings.good("store", format!("good; {} objects at change {change}", objects.len()));
-            check_keys(&objects, keeper, findings);
+            check_keys("sealed keys", &objects, keeper, findings);
             let snapshot = Snapshot { revision: Revision(change), objects };
             match RoutingTable::from_snapshot(&snapshot, &NoLive, None) {
                 Ok(table) => findings.good(
@@ -123,7 +126,7 @@ async fn check_store(settings: &Settings, keeper: Option<&Keeper>, findings: &mu
     Ok(())
 }
 
-fn check_keys(objects: &[Object], keeper: Option<&Keeper>, findings: &mut Findings) {
+fn check_keys(what: &'static str, objects: &[Object], keeper: Option<&Keeper>, findings: &mut Findings) {
     let Some(keeper) = keeper else { return };
     let mut good = 0;
     for object in objects {
@@ -137,10 +140,26 @@ fn check_keys(objects: &[Object], keeper: Option<&Keeper>, findings: &mut Findin
         match opened {
             Ok(_) => good += 1,
             // One line for all: where one does not open, usually none does.
-            Err(error) => return findings.bad("sealed keys", &error),
+            Err(error) => return findings.bad(what, &error),
         }
     }
-    findings.good("sealed keys", format!("good; {good} open"));
+    findings.good(what, format!("good; {good} open"));
+}
+
+fn check_last_good(settings: &Settings, keeper: Option<&Keeper>, findings: &mut Findings) {
+    let dir = settings.path(&settings.proxy.last_good);
+    if !dir.is_dir() {
+        return;
+    }
+    let found = last_good::peek(&dir).map_err(anyhow::Error::from);
+    match found.and_then(|stored| stored.map(snapshot::whole).transpose()) {
+        Ok(None) => findings.good("last good", format!("none yet in {}", dir.display())),
+        Ok(Some(found)) => {
+            findings.good("last good", format!("good; revision {}, {} objects", found.revision, found.objects.len()));
+            check_keys("its keys", &found.objects, keeper, findings);
+        }
+        Err(error) => findings.bad("last good", error.as_ref()),
+    }
 }
 
 fn check_ca(settings: &Settings, keeper: &Keeper, findings: &mut Findings) {

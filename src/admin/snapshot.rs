@@ -4,22 +4,26 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Subcommand;
-use schoolgate_config::snapshot::{Object, Snapshot, decode_snapshot};
+use schoolgate_config::feed::FeedAnswer;
+use schoolgate_config::snapshot::{Object, Snapshot};
+use schoolgate_config::table::{NoLive, RoutingTable};
+use schoolgate_proxy::feed::last_good::{self, Stored};
 use serde_json::{Value, json};
 
 /// `schoolgate snapshot …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
-    /// Print a snapshot file, an object per line; keys are left out
+    /// Print a snapshot, an object per line; keys are left out
     Show {
-        /// The file, such as the base of a proxy's last good state
-        file: PathBuf,
+        /// A proxy's directory of the last good state, or a file with an answer of the feed
+        #[arg(default_value = "./data/proxy/last-good")]
+        from: PathBuf,
     },
-    /// Print what differs between two snapshot files
+    /// Print what differs between two snapshots
     Diff {
-        /// The older
+        /// The older: a directory of the last good state, or a file with an answer of the feed
         old: PathBuf,
         /// The newer
         new: PathBuf,
@@ -29,7 +33,7 @@ pub(crate) enum SnapshotCommand {
 /// Prints it.
 pub(crate) fn run(command: &SnapshotCommand) -> anyhow::Result<()> {
     let text = match command {
-        SnapshotCommand::Show { file } => show(&read(file)?),
+        SnapshotCommand::Show { from } => show(&read(from)?),
         SnapshotCommand::Diff { old, new } => diff(&read(old)?, &read(new)?),
     };
     match std::io::stdout().lock().write_all(text.as_bytes()) {
@@ -39,8 +43,24 @@ pub(crate) fn run(command: &SnapshotCommand) -> anyhow::Result<()> {
 }
 
 fn read(path: &Path) -> anyhow::Result<Snapshot> {
+    if path.is_dir() {
+        let stored = last_good::peek(path)?;
+        return whole(stored.with_context(|| format!("{} holds no last good state", path.display()))?);
+    }
     let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    decode_snapshot(&bytes).with_context(|| format!("{} cannot be shown", path.display()))
+    match FeedAnswer::decode(&bytes).with_context(|| format!("{} is not a snapshot", path.display()))? {
+        FeedAnswer::Snapshot(snapshot) => Ok(snapshot),
+        _ => bail!("{} holds no snapshot, only what changed; ask the feed with after=0", path.display()),
+    }
+}
+
+/// The snapshot that a base and what came after it lead to.
+pub(super) fn whole(stored: Stored) -> anyhow::Result<Snapshot> {
+    let mut table = RoutingTable::<NoLive>::from_snapshot(&stored.snapshot, &NoLive, None)?;
+    for delta in &stored.deltas {
+        table = table.apply(delta, &NoLive)?;
+    }
+    Ok(table.to_snapshot())
 }
 
 fn show(snapshot: &Snapshot) -> String {

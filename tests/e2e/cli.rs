@@ -94,3 +94,18 @@ async fn a_refusal_of_the_api_is_told_in_words() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && !text.contains("panicked"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_gateways_last_good_state_can_be_looked_at_without_its_keys() {
+    let origin = Origin::start().await;
+    let site = gateway_with(&[&origin]).await;
+    let dir = site.data().join("proxy/last-good").display().to_string();
+    let text = said(&site.run(&["snapshot", "show", &dir]));
+    for part in ["tenant tnt_", "\"slug\":\"ash\"", "certificate ", "context key "] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    assert!(!text.contains("sealed") && !text.contains("wrapped"), "a key is shown");
+    assert_eq!(said(&site.run(&["snapshot", "diff", &dir, &dir])).lines().count(), 1);
+    let text = said(&run(&site, &["check"]));
+    assert!(text.contains("last good") && !text.contains("PROBLEM"), "{text}");
+}

@@ -57,6 +57,14 @@ pub enum LastGoodError {
         /// The directory.
         dir: PathBuf,
     },
+    /// What is there does not read; only [`peek`] says so, [`LastGood::open`] sets it aside.
+    #[error("the last good state in {dir} is damaged: {why}")]
+    Damaged {
+        /// The directory.
+        dir: PathBuf,
+        /// What does not read.
+        why: String,
+    },
     /// The system refuses.
     #[error("{path} cannot be {action}")]
     Io {
@@ -276,59 +284,87 @@ impl LastGood {
     }
 
     fn read(&mut self, notices: &mut Vec<String>) -> Result<Option<Stored>, Damage> {
-        let unreadable = |file: &str| {
-            let file = file.to_owned();
-            move |source| Damage::Unreadable { file, source }
-        };
-        let mut journals: Vec<(u64, String)> = list(&self.dir)
-            .map_err(|e| Damage::Unreadable { file: self.dir.display().to_string(), source: io::Error::other(e) })?
-            .into_iter()
-            .filter_map(|name| Some((name.strip_prefix(JOURNAL)?.parse().ok()?, name)))
-            .collect();
-        journals.sort_unstable();
-        let file = match File::open(self.dir.join(BASE)) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                // A journal is begun only after its base was written.
-                return journals.pop().map_or(Ok(None), |(_, name)| Err(Damage::NoBase(name)));
-            }
-            Err(e) => return Err(unreadable(BASE)(e)),
-        };
-        let snapshot = read_base(file)?;
-        let (mut at, mut deltas) = (snapshot.revision, Vec::new());
-        let last = journals.len().saturating_sub(1);
-        for (place, (_, name)) in journals.iter().enumerate() {
-            let path = self.dir.join(name);
-            let bytes = fs::read(&path).map_err(unreadable(name))?;
-            let (read, whole) = read_journal(name, &bytes)?;
-            if whole < bytes.len() {
-                if place != last {
-                    return Err(Damage::Short(name.clone()));
-                }
+        let Some((stored, end)) = read_dir(&self.dir)? else { return Ok(None) };
+        if let Some(end) = end {
+            if end.cut > 0 {
+                let (name, cut) = (&end.name, end.cut);
                 notices.push(format!(
-                    "{name}: the last {} bytes were cut away; the process had stopped while it wrote them",
-                    bytes.len() - whole
+                    "{name}: the last {cut} bytes were cut away; the process had stopped while it wrote them"
                 ));
             }
-            let mut records = 0;
-            for delta in read {
-                records += 1;
-                if delta.to <= snapshot.revision {
-                    continue;
-                }
-                if delta.from != at {
-                    return Err(Damage::Gap { file: name.clone(), from: delta.from, at });
-                }
-                at = delta.to;
-                deltas.push(delta);
-            }
-            if place == last {
-                self.journal = Some(Journal::resume(path, whole as u64, records).map_err(unreadable(name))?);
-            }
+            let path = self.dir.join(&end.name);
+            let journal = Journal::resume(path, end.whole, end.records);
+            self.journal = Some(journal.map_err(|source| Damage::Unreadable { file: end.name, source })?);
         }
-        *self.base.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot.revision);
-        Ok(Some(Stored { snapshot, deltas }))
+        *self.base.lock().unwrap_or_else(PoisonError::into_inner) = Some(stored.snapshot.revision);
+        Ok(Some(stored))
     }
+}
+
+/// What a directory holds, read without taking or changing anything: a proxy may be using it. `None` when there is
+/// nothing.
+///
+/// # Errors
+/// [`LastGoodError::Damaged`]; also when a proxy wrote its base anew during the look, which another look mends.
+pub fn peek(dir: &Path) -> Result<Option<Stored>, LastGoodError> {
+    let damaged = |damage: Damage| LastGoodError::Damaged { dir: dir.to_owned(), why: damage.to_string() };
+    Ok(read_dir(dir).map_err(damaged)?.map(|(stored, _)| stored))
+}
+
+/// Where the last journal ends.
+struct JournalEnd {
+    name: String,
+    /// Bytes that are whole.
+    whole: u64,
+    /// Bytes after them that a crash left.
+    cut: usize,
+    records: u64,
+}
+
+/// Reads base and journals.
+fn read_dir(dir: &Path) -> Result<Option<(Stored, Option<JournalEnd>)>, Damage> {
+    let unreadable = |file: &str| {
+        let file = file.to_owned();
+        move |source| Damage::Unreadable { file, source }
+    };
+    let mut journals: Vec<(u64, String)> = list(dir)
+        .map_err(|e| Damage::Unreadable { file: dir.display().to_string(), source: io::Error::other(e) })?
+        .into_iter()
+        .filter_map(|name| Some((name.strip_prefix(JOURNAL)?.parse().ok()?, name)))
+        .collect();
+    journals.sort_unstable();
+    let file = match File::open(dir.join(BASE)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            // A journal is begun only after its base was written.
+            return journals.pop().map_or(Ok(None), |(_, name)| Err(Damage::NoBase(name)));
+        }
+        Err(e) => return Err(unreadable(BASE)(e)),
+    };
+    let snapshot = read_base(file)?;
+    let (mut at, mut deltas, mut end) = (snapshot.revision, Vec::new(), None);
+    let last = journals.len().saturating_sub(1);
+    for (place, (_, name)) in journals.into_iter().enumerate() {
+        let bytes = fs::read(dir.join(&name)).map_err(unreadable(&name))?;
+        let (read, whole) = read_journal(&name, &bytes)?;
+        if whole < bytes.len() && place != last {
+            return Err(Damage::Short(name));
+        }
+        let mut records = 0;
+        for delta in read {
+            records += 1;
+            if delta.to <= snapshot.revision {
+                continue;
+            }
+            if delta.from != at {
+                return Err(Damage::Gap { file: name, from: delta.from, at });
+            }
+            at = delta.to;
+            deltas.push(delta);
+        }
+        end = Some(JournalEnd { name, whole: whole as u64, cut: bytes.len() - whole, records });
+    }
+    Ok(Some((Stored { snapshot, deltas }, end)))
 }
 
 impl Compaction {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use schoolgate_config::feed::FeedAnswer;
-use schoolgate_proxy::feed::last_good::{LastGood, LastGoodError, Opened};
+use schoolgate_proxy::feed::last_good::{LastGood, LastGoodError, Opened, peek};
 
 use crate::adoption::journals;
 use crate::world::{Node, adds, snapshot};
@@ -222,4 +222,22 @@ fn its_files_are_for_their_owner_only() {
         let entry = entry.unwrap();
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.file_name());
     }
+}
+
+#[test]
+fn a_look_finds_what_a_running_proxy_keeps_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(peek(dir.path()).unwrap().is_none());
+    written(dir.path());
+    let held = open(dir.path());
+    let path = journal(dir.path());
+    change(&path, |bytes| bytes.extend_from_slice(&[0; 5]));
+    let (length, stored) = (fs::metadata(&path).unwrap().len(), peek(dir.path()).unwrap().unwrap());
+    assert_eq!((stored.snapshot.revision.0, stored.deltas.len()), (1, 3));
+    assert_eq!(fs::metadata(&path).unwrap().len(), length, "the torn end is left for the proxy");
+    drop(held);
+    change(&path, |bytes| bytes[20] ^= 1);
+    let error = peek(dir.path()).unwrap_err();
+    assert!(matches!(error, LastGoodError::Damaged { .. }), "{error}");
+    assert!(path.exists(), "nothing is set aside by a look");
 }
