@@ -583,6 +583,9 @@ impl ProxyHttp for Gateway {
         if session.req_header().version == Version::HTTP_10 {
             response::without_chunks(&mut parts.headers);
         }
+        if session.is_http2() {
+            response::for_http2(&mut parts.headers);
+        }
         *answer = ResponseHeader::from(parts);
         Ok(())
     }
