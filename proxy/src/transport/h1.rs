@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::edge::Worker;
-use super::head::HeadScan;
+use super::head::{HeadScan, Whole};
 use super::{EdgeIo, HeadFault, TransportLimits, raw_error};
 
 /// Time for Pingora to read what is left of a body that nobody wanted, so that the connection can be used again: 1 s.
@@ -24,7 +24,7 @@ pub(super) const DRAIN_BODY: std::time::Duration = std::time::Duration::from_sec
 /// How waiting for a request ended.
 enum Next {
     /// A whole head is there.
-    Head,
+    Head(Whole),
     /// The client hung up, idled too long, or we are stopping.
     Close,
     /// A head that cannot become a request.
@@ -56,13 +56,13 @@ where
     let mut patience = Patience { limits, idle, idle_since: Instant::now(), leaving: None };
     let mut carried = None;
     loop {
-        let mut head = BytesMut::new();
+        let mut head = io.take_ahead();
         let mut scan = HeadScan::default();
         let mut whole_by = None;
         let next =
             poll_fn(|cx| next(&mut io, &mut head, &mut scan, &mut whole_by, &mut patience, stopped.as_mut(), cx));
         match next.await {
-            Next::Head => {}
+            Next::Head(whole) => io.begin(&mut head, whole),
             Next::Close => return io.close().await,
             Next::Fault(fault) => {
                 worker.shared.observer.head_refused(fault);
@@ -101,17 +101,18 @@ fn next(
 ) -> Poll<Next> {
     let limits = patience.limits;
     loop {
+        match scan.feed(head, limits) {
+            Ok(Some(whole)) => return Poll::Ready(Next::Head(whole)),
+            Ok(None) => {}
+            Err(fault) => return Poll::Ready(Next::Fault(fault)),
+        }
         match io.poll_arrived(cx, head) {
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Close),
-            Poll::Ready(Ok(_)) => match scan.feed(head, limits) {
-                Ok(true) => return Poll::Ready(Next::Head),
-                Ok(false) => {}
-                Err(fault) => return Poll::Ready(Next::Fault(fault)),
-            },
+            Poll::Ready(Ok(_)) => {}
             Poll::Pending => break,
         }
     }
-    if !head.is_empty() {
+    if scan.has_begun() {
         let whole_by = whole_by.get_or_insert_with(|| Box::pin(sleep(limits.head)));
         return whole_by.as_mut().poll(cx).map(|()| Next::Fault(HeadFault::Timeout));
     }

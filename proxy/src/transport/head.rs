@@ -61,6 +61,26 @@ pub fn raw_error(fault: HeadFault, request_id: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A head that is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Whole {
+    /// Where it ends, its empty line included.
+    pub(super) end: usize,
+    /// How many bytes of body follow; `None` when the head does not say, or says it twice.
+    pub(super) body: Option<u64>,
+}
+
+/// What a head says of its body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Framing {
+    /// Nothing, so there is none.
+    #[default]
+    Nothing,
+    Length(u64),
+    /// In chunks, until an upgrade, or in a way that only the parser may judge.
+    Other,
+}
+
 /// How far a head has been looked at.
 #[derive(Debug, Default)]
 pub(super) struct HeadScan {
@@ -70,19 +90,29 @@ pub(super) struct HeadScan {
     seen: usize,
     /// Whole lines that are not empty.
     lines: usize,
+    framing: Framing,
 }
 
 impl HeadScan {
-    /// Looks at what is new in `head`, which grows from call to call. `Ok(true)` when the empty line is there; what
-    /// follows it is the body's.
-    pub(super) fn feed(&mut self, head: &[u8], limits: &TransportLimits) -> Result<bool, HeadFault> {
+    /// Whether there is more than the empty lines that may come before a request line.
+    pub(super) fn has_begun(&self) -> bool {
+        self.lines > 0 || self.seen > self.line + 1
+    }
+
+    /// Looks at what is new in `head`, which grows from call to call. `None` while the empty line at its end is not
+    /// there.
+    pub(super) fn feed(&mut self, head: &[u8], limits: &TransportLimits) -> Result<Option<Whole>, HeadFault> {
         while let Some(at) = memchr(b'\n', &head[self.seen..]) {
             let end = self.seen + at;
             let line = without_cr(&head[self.line..end]);
             if line.is_empty() && self.lines > 0 {
-                return if end < limits.head_bytes { Ok(true) } else { Err(HeadFault::TooLarge) };
+                let whole = Whole { end: end + 1, body: self.framing.length() };
+                return if end < limits.head_bytes { Ok(Some(whole)) } else { Err(HeadFault::TooLarge) };
             }
             self.within(line.len(), limits)?;
+            if self.lines > 0 {
+                self.framing.learn(line);
+            }
             // Empty lines before the request line are skipped (RFC 9112 section 2.2).
             self.lines += usize::from(!line.is_empty());
             self.seen = end + 1;
@@ -90,7 +120,7 @@ impl HeadScan {
         }
         self.seen = head.len();
         self.within(without_cr(&head[self.line..]).len(), limits)?;
-        if self.seen >= limits.head_bytes { Err(HeadFault::TooLarge) } else { Ok(false) }
+        if self.seen >= limits.head_bytes { Err(HeadFault::TooLarge) } else { Ok(None) }
     }
 
     /// Whether a line of this length may come next.
@@ -106,6 +136,39 @@ impl HeadScan {
     }
 }
 
+impl Framing {
+    fn length(self) -> Option<u64> {
+        match self {
+            Self::Nothing => Some(0),
+            Self::Length(bytes) => Some(bytes),
+            Self::Other => None,
+        }
+    }
+
+    /// Looks at one field.
+    fn learn(&mut self, field: &[u8]) {
+        // Most fields are none of these; the first byte tells.
+        if !matches!(field[0], b'c' | b'C' | b't' | b'T' | b'u' | b'U') {
+            return;
+        }
+        if let Some(value) = value_of(field, "content-length") {
+            let digits = value.trim_ascii();
+            let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+            let bytes = std::str::from_utf8(digits).ok().filter(|_| plain).and_then(|digits| digits.parse().ok());
+            *self = bytes.filter(|_| *self == Self::Nothing).map_or(Self::Other, Self::Length);
+        } else if value_of(field, "transfer-encoding").is_some() || value_of(field, "upgrade").is_some() {
+            *self = Self::Other;
+        }
+    }
+}
+
+/// What follows the colon, if the field has this name.
+fn value_of<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let (start, rest) = field.split_at_checked(name.len())?;
+    let value = rest.strip_prefix(b":")?;
+    start.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
+}
+
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
@@ -114,18 +177,55 @@ fn without_cr(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    fn scan(head: &[u8], step: usize) -> Result<bool, HeadFault> {
+    fn parse(head: &[u8], step: usize) -> Result<Option<Whole>, HeadFault> {
         let limits = TransportLimits::default();
         let mut scan = HeadScan::default();
         let mut end = 0;
         while end < head.len() {
             end = (end + step).min(head.len());
             match scan.feed(&head[..end], &limits) {
-                Ok(false) => {}
+                Ok(None) => {}
                 done => return done,
             }
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    fn scan(head: &[u8], step: usize) -> Result<bool, HeadFault> {
+        parse(head, step).map(|whole| whole.is_some())
+    }
+
+    #[test]
+    fn the_length_of_a_body_is_known_when_the_head_says_it_once_and_plainly() {
+        for (fields, expected) in [
+            ("Host: a\r\n", Some(0)),
+            ("content-LENGTH: 12\r\n", Some(12)),
+            ("Content-Length:0\n", Some(0)),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", None),
+            ("Content-Length: +5\r\n", None),
+            ("Content-Length: \r\n", None),
+            ("Content-Length: 99999999999999999999\r\n", None),
+            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", None),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", None),
+            ("Upgrade: websocket\r\n", None),
+            ("Content-Type: 7\r\nContent-Lengthy: 7\r\nX-Content-Length: 7\r\n", Some(0)),
+        ] {
+            let head = format!("POST / HTTP/1.1\r\n{fields}\r\n");
+            for step in [1, 7, 1_000] {
+                let whole = parse(head.as_bytes(), step).expect("within bounds").expect("whole");
+                assert_eq!(whole, Whole { end: head.len(), body: expected }, "{fields:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn empty_lines_are_not_the_begin_of_a_head() {
+        let limits = TransportLimits::default();
+        let mut scan = HeadScan::default();
+        for (bytes, begun) in [("\r\n", false), ("\r\n\r", false), ("\r\n\r\n", false), ("\r\n\r\nGE", true)] {
+            assert_eq!(scan.feed(bytes.as_bytes(), &limits), Ok(None));
+            assert_eq!(scan.has_begun(), begun, "{bytes:?}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
+use super::head::Whole;
 use super::{ConnInfo, HeadFault, raw_error};
 
 /// Bytes gathered before they are sent: 16 KiB, the plaintext of one full TLS record.
@@ -35,6 +36,9 @@ const SPARE_BUFFERS: usize = 64;
 
 /// Bytes a client has to take within the stall time, or it is cut: 16 KiB, less than any link carries in a minute.
 const PROGRESS: usize = 16 * 1024;
+
+/// Bytes of further requests that are taken while one is served: 16 KiB. More waits in the socket.
+const AHEAD: usize = 16 * 1024;
 
 /// Time for the last words of a connection, and for the client to stop talking after them: 1 s.
 const LINGER: Duration = Duration::from_secs(1);
@@ -81,6 +85,10 @@ enum Wire {
 /// * A client that takes nothing for too long is cut.
 pub struct EdgeIo {
     wire: Wire,
+    /// Bytes of the request's body that are still to come; `None` when only its parser can tell.
+    body_left: Option<u64>,
+    /// What came after the body: the begin of the next request.
+    ahead: BytesMut,
     /// Bytes gathered and not sent; `None` while there are none, so that an idle connection holds no buffer.
     gathered: Option<Vec<u8>>,
     /// How much of `gathered` is sent.
@@ -130,6 +138,8 @@ impl EdgeIo {
         let proxy = ProxyDigest::new(Box::new(carrier), Some(Box::new(Arc::clone(&info))));
         Self {
             wire,
+            body_left: None,
+            ahead: BytesMut::new(),
             gathered: None,
             sent: 0,
             flush_due: false,
@@ -149,6 +159,43 @@ impl EdgeIo {
     /// The connection this is.
     pub fn info(&self) -> &Arc<ConnInfo> {
         &self.info
+    }
+
+    /// Takes a request whose head, `bytes` up to `whole.end`, has been read. What belongs to the next one is kept back:
+    /// Pingora would take it for an error of this one.
+    pub(super) fn begin(&mut self, bytes: &mut BytesMut, whole: Whole) {
+        self.body_left = whole.body;
+        if let Some(length) = whole.body {
+            let here = (bytes.len() - whole.end) as u64;
+            self.body_left = Some(length.saturating_sub(here));
+            if here > length {
+                // It fits: `length` is less than what is here.
+                self.ahead = bytes.split_off(whole.end + length as usize);
+            }
+        }
+    }
+
+    /// What has been read of the next request.
+    pub(super) fn take_ahead(&mut self) -> BytesMut {
+        self.body_left = None;
+        std::mem::take(&mut self.ahead)
+    }
+
+    /// Listens for the end of the connection while nothing more belongs to the request.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.len() < AHEAD {
+            let mut ahead = std::mem::take(&mut self.ahead);
+            let arrived = self.poll_arrived(cx, &mut ahead);
+            self.ahead = ahead;
+            match ready!(arrived) {
+                // Who says all they want to say at once wants it answered.
+                Ok(0) if !self.ahead.is_empty() => return Poll::Pending,
+                Ok(0) => return Poll::Ready(Ok(())),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Pending
     }
 
     /// Appends what has arrived to `into`, which is allocated only then. `Ok(0)` is the end.
@@ -281,10 +328,7 @@ impl EdgeIo {
         let mut sink = [0; 4 * 1024];
         loop {
             let mut sink = ReadBuf::new(&mut sink);
-            let heard = match &mut self.wire {
-                Wire::Tls(tls) => ready!(Pin::new(tls).poll_read(cx, &mut sink)),
-                Wire::Plain(tcp) => ready!(Pin::new(tcp).poll_read(cx, &mut sink)),
-            };
+            let heard = ready!(self.wire.poll_read(cx, &mut sink));
             linger.bytes = linger.bytes.saturating_sub(sink.filled().len());
             if heard.is_err() || sink.filled().is_empty() || linger.bytes == 0 {
                 return Poll::Ready(());
@@ -305,6 +349,13 @@ impl EdgeIo {
 }
 
 impl Wire {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+        }
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
@@ -344,9 +395,23 @@ impl AsyncRead for EdgeIo {
             // is when the client gets what there is.
             this.flush_later(cx);
         }
-        match &mut this.wire {
-            Wire::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-            Wire::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+        match this.body_left {
+            None => this.wire.poll_read(cx, buf),
+            Some(0) => this.poll_ahead(cx),
+            Some(left) => {
+                let before = buf.filled().len();
+                if left >= buf.remaining() as u64 {
+                    ready!(this.wire.poll_read(cx, buf))?;
+                } else {
+                    // It fits: less than what remains of the buffer.
+                    let mut part = ReadBuf::new(buf.initialize_unfilled_to(left as usize));
+                    ready!(this.wire.poll_read(cx, &mut part))?;
+                    let count = part.filled().len();
+                    buf.advance(count);
+                }
+                this.body_left = Some(left - (buf.filled().len() - before) as u64);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }

@@ -44,7 +44,7 @@ async fn an_answer_of_ours_names_its_request_and_keeps_the_connection() {
         assert_eq!(answer.header("retry-after"), Some("5"));
     }
     connection
-        .send("HEAD / HTTP/1.1\r\nHost: greenhill.school.test\r\n\r\nGET / HTTP/1.1\r\nHost: nobody.test\r\n\r\n")
+        .send("HEAD / HTTP/1.1\r\nHost: greenhill.school.test\r\n\r\nGET / HTTP/1.1\r\nHost: nobody.test\r\nConnection: close\r\n\r\n")
         .await
         .unwrap();
     let head = String::from_utf8(connection.read_to_end().await.unwrap()).unwrap();

@@ -8,7 +8,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::client::{H1, config, handshake};
 use crate::origin::pattern;
-use crate::site::Site;
+use crate::site::{Site, eventually};
 
 async fn tls(site: &Site) -> H1<TlsStream<TcpStream>> {
     H1(handshake(site.https(), config(site.roots(), &["http/1.1"]), "a.example").await.unwrap())
@@ -166,4 +166,42 @@ async fn a_connection_is_closed_after_its_last_request() {
     assert!(client.get("/hello").await.unwrap().head.to_ascii_lowercase().contains("connection: keep-alive"));
     assert!(client.get("/hello").await.unwrap().head.to_ascii_lowercase().contains("connection: close"));
     assert!(client.ends_within(Duration::from_secs(2)).await);
+}
+
+#[tokio::test]
+async fn requests_sent_ahead_are_answered_in_order() {
+    let site = Site::start().await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    let post = "POST /count HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\n\r\n";
+    let body = String::from_utf8(pattern(3)).unwrap();
+    let mut client = tls(&site).await;
+    client.send(&format!("{}{post}{body}\r\n{}{}", get("/hello"), get("/big/20000"), get("/conn"))).await;
+    assert_eq!(client.answer().await.unwrap().text(), "hello");
+    assert_eq!(client.answer().await.unwrap().text(), "3 true");
+    assert!(client.answer().await.unwrap().body == pattern(20_000));
+    assert!(client.answer().await.unwrap().text().ends_with(" H1 4"));
+}
+
+#[tokio::test]
+async fn a_request_that_comes_while_another_is_served_waits_for_its_turn() {
+    let site = Site::start().await;
+    let mut client = tls(&site).await;
+    client.send("GET /gate HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    site.origin.waiting.acquire().await.unwrap().forget();
+    client.send("GET /hello HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    // Time for the bytes to arrive and to do harm; nothing can be waited for, since nothing is to happen.
+    sleep(Duration::from_millis(100)).await;
+    site.origin.gate.add_permits(1);
+    assert_eq!(client.answer().await.unwrap().text(), "through the gate");
+    assert_eq!(client.answer().await.unwrap().text(), "hello");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_its_request_is_served_is_noticed() {
+    let site = Site::start().await;
+    let mut client = tls(&site).await;
+    client.send("GET /gate HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    site.origin.waiting.acquire().await.unwrap().forget();
+    drop(client);
+    eventually("the connection is gone", || site.edge.connections() == 0).await;
 }
