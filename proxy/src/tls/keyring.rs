@@ -1,6 +1,6 @@
 //! Parsed certificates and keys in memory, by fingerprint, and the names they serve.
 //!
-//! A handshake asks for a name and must not wait, so the maps are in [`Shards`] and swapped whole: readers see one state
+//! A handshake asks for a name and must not wait, so the maps are in shards and swapped whole: readers see one state
 //! or the next. Adding or removing a certificate copies the shards it is in, not what is held.
 
 use std::borrow::Borrow;
