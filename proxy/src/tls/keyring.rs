@@ -162,7 +162,7 @@ impl Keyring {
             next.take(fingerprint);
         }
         for Parsed(entry) in add {
-            if !next.by_fingerprint.get(&entry.fingerprint).is_some() {
+            if next.by_fingerprint.get(&entry.fingerprint).is_none() {
                 next.add(entry);
             }
         }
@@ -327,7 +327,7 @@ impl Held {
             let left = self.by_name.get(name).map(Choice::entries).unwrap_or_default();
             let left = left.iter().filter(|entry| entry.fingerprint != *fingerprint).cloned().collect();
             match Choice::of(left) {
-                Some(choice) => drop(self.by_name.insert(Arc::clone(name), choice)),
+                Some(choice) => self.by_name.insert(Arc::clone(name), choice),
                 None => drop(self.by_name.remove(name)),
             }
         }
