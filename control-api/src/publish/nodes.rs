@@ -213,6 +213,11 @@ impl Nodes {
         }
     }
 
+    /// A save may have been broken off: what was heard since the start has to be saved again.
+    pub(super) fn doubt_saved(&self) {
+        self.lock().values_mut().filter(|node| node.seen.is_some()).for_each(|node| node.unsaved = true);
+    }
+
     /// What the store does not have yet; it counts as saved from now on.
     pub(super) fn take_unsaved(&self) -> Vec<NodeRecord> {
         let mut nodes = self.lock();

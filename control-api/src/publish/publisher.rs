@@ -209,6 +209,7 @@ impl Publisher {
             () = publish(&shared) => {}
             () = save_nodes(&shared) => {}
         }
+        shared.nodes.doubt_saved();
         if let Err(e) = save_unsaved(&shared).await {
             tracing::warn!("what the proxies said last is not saved: {e}");
         }
@@ -413,6 +414,7 @@ async fn save_nodes(shared: &Shared) {
             () = shared.nodes.appeared.notified() => {}
         }
         if let Err(e) = save_unsaved(shared).await {
+            shared.nodes.doubt_saved();
             tracing::warn!("what the proxies say is not saved, and will be tried again: {e}");
         }
     }

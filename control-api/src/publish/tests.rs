@@ -299,7 +299,7 @@ async fn a_proxy_that_is_silent_for_ten_seconds_is_not_live_unless_it_waits_in_a
 }
 
 #[tokio::test]
-async fn what_proxies_said_is_known_after_a_restart() {
+async fn what_proxies_said_is_known_after_a_restart_and_they_are_expected_back() {
     let world = World::new().await;
     let publisher = world.publisher().await;
     let running = Running::start(&publisher);
@@ -308,7 +308,25 @@ async fn what_proxies_said_is_known_after_a_restart() {
     let again = world.publisher().await;
     let known = again.feed().nodes();
     assert_eq!(known[0].report, Some(report("n1", Revision(1))));
-    assert!(!known[0].live);
+    assert!(known[0].live, "it goes on serving without a control plane, so a change has to wait for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_does_not_come_back_is_not_waited_for() {
+    let clock = std::sync::Arc::new(schoolgate_config::time::SystemClock);
+    let now_ms = schoolgate_config::time::Clock::unix_ms(&*clock);
+    let seen = |name: &str, ago_ms: i64| schoolgate_store::NodeRecord {
+        node: node(name),
+        seen_at_ms: now_ms - ago_ms,
+        report: None,
+    };
+    let nodes = nodes::Nodes::new(vec![seen("recent", 60_000), seen("long-gone", 86_400_000)], clock);
+    let live = |nodes: &nodes::Nodes| {
+        nodes.all().into_iter().filter(|node| node.live).map(|node| node.node.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(live(&nodes), ["recent"]);
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert!(live(&nodes).is_empty());
 }
 
 #[tokio::test]
