@@ -62,7 +62,8 @@ impl Settings {
             Some(path) if !path.is_empty() => Ok(self.path(path)),
             _ => Err(SettingsError::Value {
                 key: "store.url".to_owned(),
-                found: self.store.url.clone(),
+                // Only the scheme: what follows may hold a password.
+                found: self.store.url.split_once("://").map_or("…".to_owned(), |(scheme, _)| format!("{scheme}://…")),
                 expected: "sqlite://PATH; PostgreSQL is not in this release".to_owned(),
             }),
         }
@@ -91,7 +92,7 @@ impl Settings {
             return refuse("acme.issuer", &"acme", "\"internal\"; issuance by a public CA is not in this release");
         }
         if !self.redis.url.is_empty() {
-            return refuse("redis.url", &self.redis.url, "\"\"; limits shared through Redis are not in this release");
+            return refuse("redis.url", &"redis://…", "\"\"; limits shared through Redis are not in this release");
         }
         if self.proxy.workers > 256 {
             return refuse("proxy.workers", &self.proxy.workers, "0 (one per core) to 256");

@@ -73,6 +73,14 @@ fn what_this_release_does_not_have_is_refused_not_ignored() {
 }
 
 #[test]
+fn a_refusal_does_not_repeat_a_password() {
+    for text in ["[redis]\nurl = 'redis://u:secret@h'\n", "[store]\nurl = 'postgres://u:secret@h/x'\n"] {
+        let error = from_file(text).expect("loads").check().expect_err("refused").to_string();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+#[test]
 fn every_example_loads_and_holds() {
     let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut seen = 0;
