@@ -68,6 +68,11 @@ pub(crate) struct Sqlite {
 impl Sqlite {
     pub(crate) async fn open(url: &str, mode: OpenMode, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let path = path_of(url).ok_or_else(|| StoreError::Url { url: url.to_owned() })?;
+        // SQLite takes an empty file for a new database; here it is one that was lost, and beginning anew over what the
+        // proxies still serve must be somebody's decision.
+        if std::fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() == 0) {
+            return Err(StoreError::Corrupt { path, detail: "the file is empty".to_owned() });
+        }
         if !path.exists() {
             if mode == OpenMode::Existing {
                 return Err(StoreError::Absent { path });
