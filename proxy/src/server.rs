@@ -374,7 +374,7 @@ impl ProxyHandle {
     /// Stops: takes no connection, finishes what is in flight, cuts what is left after `grace`. Says whether everything
     /// ended by itself.
     pub async fn stop(self, grace: Duration) -> bool {
-        let Self { edge, tasks, stop, draining, _stop_when_dropped, .. } = self;
+        let Self { edge, view, tasks, stop, draining, _stop_when_dropped, .. } = self;
         draining.cancel();
         let drained = edge.shutdown(grace).await;
         if !drained {
@@ -384,6 +384,8 @@ impl ProxyHandle {
         stop.cancel();
         tasks.close();
         let _ = timeout(TASKS_END, tasks.wait()).await;
+        // The last lines are gathered for a moment before they are written; the process may end right after this.
+        let _ = tokio::task::spawn_blocking(move || view.observe.flush(TASKS_END)).await;
         drained
     }
 }

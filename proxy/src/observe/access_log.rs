@@ -38,10 +38,17 @@ pub enum AccessLogTarget {
     File(PathBuf),
 }
 
+/// What the writer is handed.
+enum Entry {
+    Line(Vec<u8>),
+    /// To be answered when every line before it is written.
+    Flush(SyncSender<()>),
+}
+
 /// Takes lines; dropped, it writes those it has and ends.
 #[derive(Debug)]
 pub(super) struct AccessLog {
-    lines: Option<SyncSender<Vec<u8>>>,
+    lines: Option<SyncSender<Entry>>,
     dropped: Arc<AtomicU64>,
     writer: Option<JoinHandle<()>>,
 }
@@ -74,13 +81,22 @@ impl AccessLog {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Waits until every line handed in so far is written, or the time is over. Blocks.
+    pub(super) fn flush(&self, within: Duration) {
+        let Some(lines) = &self.lines else { return };
+        let (done, flushed) = sync_channel(1);
+        if lines.try_send(Entry::Flush(done)).is_ok() {
+            let _ = flushed.recv_timeout(within);
+        }
+    }
+
     /// Hands in the line of a request.
     pub(super) fn write(&self, request: &Finished<'_>, now_ms: i64) {
         let Some(lines) = &self.lines else { return };
         let mut line = Vec::with_capacity(512);
         let written = write_line(request, now_ms, &mut line);
         debug_assert!(written.is_ok(), "plain fields always serialise");
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = lines.try_send(line) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = lines.try_send(Entry::Line(line)) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -248,23 +264,35 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self, waiting: &Receiver<Vec<u8>>) {
+    fn run(&mut self, waiting: &Receiver<Entry>) {
         let mut batch = Vec::with_capacity(64 * 1024);
+        let mut asked = Vec::new();
         while let Ok(first) = waiting.recv() {
-            batch.extend_from_slice(&first);
-            let mut lines = 1;
-            // The lines of the next moments share one write; nobody waits for them.
-            std::thread::sleep(GATHER);
-            for line in waiting.try_iter().take(WAITING) {
-                batch.extend_from_slice(&line);
-                lines += 1;
+            // The lines of the next moments share one write; nobody waits for them, unless we are asked to flush.
+            if matches!(first, Entry::Line(_)) {
+                std::thread::sleep(GATHER);
+            }
+            let mut lines = 0;
+            for entry in std::iter::once(first).chain(waiting.try_iter().take(WAITING)) {
+                match entry {
+                    Entry::Line(line) => {
+                        batch.extend_from_slice(&line);
+                        lines += 1;
+                    }
+                    Entry::Flush(done) => asked.push(done),
+                }
                 if batch.len() >= 256 * 1024 {
                     self.write(&batch, std::mem::take(&mut lines));
                     batch.clear();
                 }
             }
-            self.write(&batch, lines);
-            batch.clear();
+            if !batch.is_empty() {
+                self.write(&batch, lines);
+                batch.clear();
+            }
+            for done in asked.drain(..) {
+                let _ = done.try_send(());
+            }
         }
     }
 

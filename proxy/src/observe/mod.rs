@@ -154,6 +154,11 @@ impl std::fmt::Debug for Observe {
 }
 
 impl Observe {
+    /// Waits until the access log holds every request that has ended, or the time is over. Blocks.
+    pub fn flush(&self, within: std::time::Duration) {
+        self.log.flush(within);
+    }
+
     /// Opens the access log and starts all counters at zero.
     ///
     /// # Errors
