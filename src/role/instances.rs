@@ -194,8 +194,10 @@ fn spawn(common: &Common, running: &Running) -> anyhow::Result<Child> {
 
 /// Waits until the instance answers; if it ends before that, says how.
 async fn ready(child: &mut Child, address: SocketAddr) -> anyhow::Result<Option<ExitStatus>> {
+    let pid = child.id();
     let answers = async {
-        while !is_healthy(address).await {
+        // Another gateway's instance may have taken the port first, and would answer as well.
+        while !(pid.is_some_and(|pid| listens(pid, address)) && is_healthy(address).await) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -206,6 +208,27 @@ async fn ready(child: &mut Child, address: SocketAddr) -> anyhow::Result<Option<
             Ok(None)
         }
     }
+}
+
+/// Whether it is this process that listens on a port: its sockets (`/proc/PID/fd`) beside those that listen (proc(5)).
+fn listens(pid: u32, address: SocketAddr) -> bool {
+    let sockets: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .filter_map(|fd| {
+            std::fs::read_link(fd.ok()?.path()).ok()?.to_str()?.strip_prefix("socket:[").map(str::to_owned)
+        })
+        .collect();
+    let port = format!(":{:04X}", address.port());
+    ["tcp", "tcp6"].into_iter().any(|table| {
+        let table = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        table.lines().skip(1).any(|line| {
+            // sl, local address, remote address, state (0A: listening), queues, timers, retransmits, uid, timeout, inode
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let &[_, local, _, "0A", _, _, _, _, _, inode, ..] = fields.as_slice() else { return false };
+            local.ends_with(&port) && sockets.iter().any(|socket| socket.trim_end_matches(']') == inode)
+        })
+    })
 }
 
 async fn is_healthy(address: SocketAddr) -> bool {
@@ -288,6 +311,15 @@ fn level_and_text(line: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_port_belongs_to_the_process_that_listens_on_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(super::listens(std::process::id(), address));
+        drop(listener);
+        assert!(!super::listens(std::process::id(), address));
+    }
+
     use super::*;
 
     #[test]
