@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 /// Lets this process and its children open as many files as the system allows.
 pub(crate) fn raise_open_files() -> anyhow::Result<()> {
@@ -16,7 +15,8 @@ pub(crate) fn raise_open_files() -> anyhow::Result<()> {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).context("open files")
 }
 
-/// A process with a core of its own. Killed, with its children, when dropped.
+/// A process with a core of its own. Killed, with its children, when dropped. It stays in our process group, so that a
+/// run that is interrupted or timed out leaves nothing behind.
 pub(crate) struct Running {
     child: Child,
     /// Where it writes, if that is a file.
@@ -41,7 +41,6 @@ impl Running {
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
-            .process_group(0)
             .spawn()
             .with_context(|| format!("{name} does not start"))?;
         Ok(Self { child, log, stdout: None })
@@ -53,7 +52,6 @@ impl Running {
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .process_group(0)
             .spawn()
             .with_context(|| format!("{} does not start", program.display()))?;
         let stdout = child.stdout.take().map(BufReader::new);
@@ -146,10 +144,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(pid) = self.pid()
-            && self.child.try_wait().is_ok_and(|ended| ended.is_none())
-        {
-            let _ = kill_process_group(pid, Signal::KILL);
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            for pid in self.tree().into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
             let _ = self.child.wait();
         }
     }
