@@ -248,12 +248,12 @@ impl<'a, L: Live> Building<'a, L> {
         for key in &self.removed {
             self.check_removed(key, &mut violations);
         }
-        for (slug, loser) in &self.contested {
-            if let Some(owner) = self.table.slugs.get(slug.as_str())
-                && self.table.tenants.get(loser).is_some_and(|t| t.tenant.slug.as_str() == slug)
+        for (slug, owner) in &self.contested {
+            // It may have taken another slug, or gone, later in the same delta.
+            if self.table.tenants.get(owner).is_some_and(|t| t.tenant.slug.as_str() == slug)
+                && self.table.slugs.contains_key(slug.as_str())
             {
-                let owner = if owner == loser { *owner } else { *loser };
-                violations.push(Violation::SlugTaken { slug: slug.clone(), owner });
+                violations.push(Violation::SlugTaken { slug: slug.clone(), owner: *owner });
             }
         }
         if violations.is_empty() { Ok(self.table) } else { Err(Violations(violations)) }

@@ -67,8 +67,10 @@ struct Node {
     report: Option<NodeReport>,
     ahead: Option<String>,
     ahead_answered: Option<Instant>,
-    /// Differs from what the store has.
-    unsaved: bool,
+    /// How often it was heard of.
+    heard: u64,
+    /// What `heard` was when the store last had it.
+    saved: u64,
 }
 
 impl Node {
@@ -119,7 +121,7 @@ impl Nodes {
             self.appeared.notify_one();
         }
         node.seen_at_ms = now_ms;
-        node.unsaved = true;
+        node.heard += 1;
         change(node)
     }
 
@@ -213,22 +215,33 @@ impl Nodes {
         }
     }
 
-    /// A save may have been broken off: what was heard since the start has to be saved again.
-    pub(super) fn doubt_saved(&self) {
-        self.lock().values_mut().filter(|node| node.seen.is_some()).for_each(|node| node.unsaved = true);
-    }
-
-    /// What the store does not have yet; it counts as saved from now on.
-    pub(super) fn take_unsaved(&self) -> Vec<NodeRecord> {
-        let mut nodes = self.lock();
-        let unsaved = nodes.iter_mut().filter(|(_, node)| node.unsaved);
+    /// What the store does not have yet; to be told by [`Self::saved`] when it does.
+    pub(super) fn unsaved(&self) -> Vec<Unsaved> {
+        let nodes = self.lock();
+        let unsaved = nodes.iter().filter(|(_, node)| node.heard > node.saved);
         unsaved
-            .map(|(id, node)| {
-                node.unsaved = false;
-                NodeRecord { node: id.clone(), seen_at_ms: node.seen_at_ms, report: node.report.clone() }
+            .map(|(id, node)| Unsaved {
+                record: NodeRecord { node: id.clone(), seen_at_ms: node.seen_at_ms, report: node.report.clone() },
+                heard: node.heard,
             })
             .collect()
     }
+
+    /// The store has these. What was heard meanwhile is still unsaved, and so is all of a save that was broken off.
+    pub(super) fn saved(&self, records: &[Unsaved]) {
+        let mut nodes = self.lock();
+        for saved in records {
+            if let Some(node) = nodes.get_mut(&saved.record.node) {
+                node.saved = saved.heard;
+            }
+        }
+    }
+}
+
+/// A proxy as the store does not have it yet.
+pub(super) struct Unsaved {
+    pub(super) record: NodeRecord,
+    heard: u64,
 }
 
 fn status(id: &NodeId, node: &Node, now: Instant) -> NodeStatus {

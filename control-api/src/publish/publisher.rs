@@ -209,7 +209,6 @@ impl Publisher {
             () = publish(&shared) => {}
             () = save_nodes(&shared) => {}
         }
-        shared.nodes.doubt_saved();
         if let Err(e) = save_unsaved(&shared).await {
             tracing::warn!("what the proxies said last is not saved: {e}");
         }
@@ -414,13 +413,18 @@ async fn save_nodes(shared: &Shared) {
             () = shared.nodes.appeared.notified() => {}
         }
         if let Err(e) = save_unsaved(shared).await {
-            shared.nodes.doubt_saved();
             tracing::warn!("what the proxies say is not saved, and will be tried again: {e}");
         }
     }
 }
 
 async fn save_unsaved(shared: &Shared) -> Result<(), StoreError> {
-    let unsaved = shared.nodes.take_unsaved();
-    if unsaved.is_empty() { Ok(()) } else { shared.store.save_nodes(&unsaved).await }
+    let unsaved = shared.nodes.unsaved();
+    if unsaved.is_empty() {
+        return Ok(());
+    }
+    let records: Vec<_> = unsaved.iter().map(|node| node.record.clone()).collect();
+    shared.store.save_nodes(&records).await?;
+    shared.nodes.saved(&unsaved);
+    Ok(())
 }
