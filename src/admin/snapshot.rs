@@ -100,6 +100,7 @@ fn shown(object: &Object) -> Value {
         Object::Tenant(v) => json!(v),
         Object::Domain(v) => json!(v),
         Object::Route(v) => json!(v),
+        Object::TokenIssuer(v) => json!(v),
         Object::Certificate(v) => json!(v.about),
         Object::ContextKey(v) => json!({ "id": v.id, "state": v.state, "public": hex::encode(&v.public) }),
     }

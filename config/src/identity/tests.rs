@@ -56,6 +56,8 @@ pub(crate) fn zone(name: &str) -> Zone {
         shared_host: Some(format!("api.{name}").parse().expect("a host")),
         trusted_callers: Vec::new(),
         reserved: Vec::new(),
+        path_prefix: false,
+        require_token: false,
     }
 }
 

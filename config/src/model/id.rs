@@ -192,6 +192,10 @@ chosen_id!(
     /// A signing key of the tenant context: the `kid` of its JWS.
     KeyId
 );
+chosen_id!(
+    /// An issuer of tokens, named by the operator.
+    IssuerId
+);
 
 /// The number of a published state of the gateway. Never reused; 0 is "nothing yet".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, ToSchema)]

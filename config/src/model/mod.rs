@@ -4,17 +4,20 @@ mod certificate;
 mod context_key;
 mod domain;
 mod id;
+mod jwks;
 mod name;
 mod plan;
 mod pool;
 mod route;
 mod tenant;
+mod token_issuer;
 mod zone;
 
 pub use certificate::{Certificate, CertificateRef};
 pub use context_key::{ContextKey, ContextKeyState};
 pub use domain::{CertificateState, Domain, Ownership, Routing};
-pub use id::{BackendId, Fingerprint, IdError, KeyId, NodeId, PlanId, PoolId, Revision, RouteId, TenantId};
+pub use id::{BackendId, Fingerprint, IdError, IssuerId, KeyId, NodeId, PlanId, PoolId, Revision, RouteId, TenantId};
+pub use jwks::{JWKS_BYTES, Jwks, JwksError, KeyName, PublicKey, TokenKey, Unusable};
 pub(crate) use name::is_canonical;
 pub use name::{DomainName, DomainNameError, RESERVED_LABELS, Slug, SlugError};
 pub use plan::{Limits, Plan, PoolKindRule, Quota, QuotaMode};
@@ -24,4 +27,5 @@ pub use pool::{
 };
 pub use route::{HeaderMatch, Redirect, Rewrite, Route, RouteAction, RouteMatch};
 pub use tenant::{Color, ColorError, Isolation, Profile, Subscription, SubscriptionStatus, Tenant, TenantState, Theme};
+pub use token_issuer::{KeySource, KeyUrl, KeyUrlError, TokenAlgorithm, TokenIssuer, TokenIssuerError};
 pub use zone::Zone;

@@ -14,13 +14,21 @@ pub struct Zone {
     /// A host of the zone that belongs to no tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_host: Option<DomainName>,
-    /// Networks whose callers may name a tenant on the shared host.
+    /// Networks whose callers may name a tenant on the shared host, by header or query. Callers with a token of an
+    /// issuer that counts there may too; nobody else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub trusted_callers: Vec<IpNet>,
     /// Labels that are no tenants, beside [`RESERVED_LABELS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reserved: Vec<String>,
+    /// On the shared host, `/t/{slug}/…` names a tenant. Any caller may; the prefix is cut off before forwarding, and
+    /// told to the backend in `X-Forwarded-Prefix`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub path_prefix: bool,
+    /// The shared host serves only callers with a token of an issuer that counts there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub require_token: bool,
 }
 
 impl Zone {

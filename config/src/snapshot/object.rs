@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Certificate, ContextKey, Domain, DomainName, Fingerprint, KeyId, Plan, PlanId, Pool, PoolId, Route, RouteId,
-    Tenant, TenantId, Zone,
+    Certificate, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan, PlanId, Pool, PoolId, Route,
+    RouteId, Tenant, TenantId, TokenIssuer, Zone,
 };
 
 macro_rules! objects {
@@ -84,6 +84,8 @@ objects! {
     Certificate(Fingerprint) = "certificate", |v| v.about.fingerprint;
     /// A signing key of the tenant context.
     ContextKey(KeyId) = "context_key", |v| v.id.clone();
+    /// Who may say in a token which tenant a caller belongs to.
+    TokenIssuer(IssuerId) = "token_issuer", |v| v.id.clone();
 }
 
 impl fmt::Display for ObjectKey {

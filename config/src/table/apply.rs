@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::check::{Violation, Violations, count};
 use super::{Live, PoolEntry, RouteList, RoutingTable, TenantEntry};
-use crate::model::{Plan, Pool, Revision, Route, Tenant, TenantId, Zone};
+use crate::model::{IssuerId, Plan, Pool, Revision, Route, Tenant, TenantId, TokenIssuer, Zone};
 use crate::snapshot::{Change, Delta, Object, ObjectKey, Snapshot};
 
 impl<L: Live> RoutingTable<L> {
@@ -61,13 +61,24 @@ struct Building<'a, L: Live> {
     removed: Vec<ObjectKey>,
     /// Slugs that were taken over from another tenant.
     contested: Vec<(String, TenantId)>,
+    /// Names in tokens that were taken over from another issuer.
+    contested_issuers: Vec<IssuerId>,
     /// Plans that changed: their tenants' entries hold the old one.
     plans: Vec<Arc<Plan>>,
 }
 
 impl<'a, L: Live> Building<'a, L> {
     fn new(table: RoutingTable<L>, live: &'a L, before: Option<&'a RoutingTable<L>>) -> Self {
-        Self { table, live, before, put: Vec::new(), removed: Vec::new(), contested: Vec::new(), plans: Vec::new() }
+        Self {
+            table,
+            live,
+            before,
+            put: Vec::new(),
+            removed: Vec::new(),
+            contested: Vec::new(),
+            contested_issuers: Vec::new(),
+            plans: Vec::new(),
+        }
     }
 
     fn put(&mut self, object: &Object) {
@@ -101,6 +112,7 @@ impl<'a, L: Live> Building<'a, L> {
             Object::ContextKey(key) => {
                 self.table.context_keys.insert(key.id.clone(), key.clone());
             }
+            Object::TokenIssuer(issuer) => self.put_issuer(issuer),
         }
         self.put.push(object.clone());
     }
@@ -159,8 +171,36 @@ impl<'a, L: Live> Building<'a, L> {
             ObjectKey::ContextKey(id) => {
                 self.table.context_keys.remove(id);
             }
+            ObjectKey::TokenIssuer(id) => self.forget_issuer(id),
         }
         self.removed.push(key.clone());
+    }
+
+    fn put_issuer(&mut self, issuer: &Arc<TokenIssuer>) {
+        self.forget_issuer(&issuer.id);
+        self.count_issuer(issuer, true);
+        if let Some(other) = self.table.issuer_names.insert(issuer.issuer.as_str().into(), issuer.id.clone()) {
+            self.contested_issuers.push(other);
+        }
+        self.table.issuers.insert(issuer.id.clone(), issuer.clone());
+    }
+
+    fn forget_issuer(&mut self, id: &IssuerId) {
+        if let Some(old) = self.table.issuers.remove(id) {
+            self.count_issuer(&old, false);
+            if self.table.issuer_names.get(old.issuer.as_str()) == Some(id) {
+                self.table.issuer_names.remove(old.issuer.as_str());
+            }
+        }
+    }
+
+    fn count_issuer(&mut self, issuer: &TokenIssuer, more: bool) {
+        if let Some(tenant) = &issuer.tenant {
+            count(&mut self.table.refs.tenant, tenant, more);
+        }
+        if let Some(zone) = &issuer.zone {
+            count(&mut self.table.refs.zone, zone, more);
+        }
     }
 
     fn remove_zone(&mut self, name: &str) {
@@ -256,6 +296,13 @@ impl<'a, L: Live> Building<'a, L> {
                 violations.push(Violation::SlugTaken { slug: slug.clone(), owner: *owner });
             }
         }
+        for owner in &self.contested_issuers {
+            if let Some(issuer) = self.table.issuers.get(owner)
+                && self.table.issuer_names.contains_key(issuer.issuer.as_str())
+            {
+                violations.push(Violation::IssuerTaken { iss: issuer.issuer.clone(), owner: owner.clone() });
+            }
+        }
         if violations.is_empty() { Ok(self.table) } else { Err(Violations(violations)) }
     }
 
@@ -318,6 +365,16 @@ impl<'a, L: Live> Building<'a, L> {
                     violations.push(Violation::SharedHost { host: host.to_string(), zone: z.name.to_string() });
                 }
             }
+            Object::TokenIssuer(i) if table.issuers.get(&i.id) == Some(i) => {
+                if let Some(tenant) = i.tenant {
+                    need(table.tenants.contains_key(&tenant), ObjectKey::Tenant(tenant));
+                }
+                if let Some(zone) = &i.zone {
+                    need(table.zones.contains_key(zone), ObjectKey::Zone(zone.clone()));
+                }
+                let problems = i.problems().into_iter();
+                violations.extend(problems.map(|problem| Violation::Issuer { issuer: i.id.clone(), problem }));
+            }
             Object::Certificate(c) => {
                 for name in &c.about.names {
                     let bare = name.strip_prefix("*.").unwrap_or(name);
@@ -338,7 +395,10 @@ impl<'a, L: Live> Building<'a, L> {
         let (gone, users, what) = match key {
             ObjectKey::Plan(id) => (!self.table.plans.contains_key(id), refs.plan.get(id), "tenants"),
             ObjectKey::Pool(id) => (!self.table.pools.contains_key(id), refs.pool.get(id), "tenants or routes"),
-            ObjectKey::Tenant(id) => (!self.table.tenants.contains_key(id), refs.tenant.get(id), "domains or routes"),
+            ObjectKey::Tenant(id) => {
+                (!self.table.tenants.contains_key(id), refs.tenant.get(id), "domains, routes or token issuers")
+            }
+            ObjectKey::Zone(name) => (!self.table.zones.contains_key(name), refs.zone.get(name), "token issuers"),
             _ => return,
         };
         if gone && let Some(users) = users {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::Map;
-use crate::model::{PlanId, PoolId, TenantId};
+use crate::model::{DomainName, IssuerId, PlanId, PoolId, TenantId, TokenIssuerError};
 use crate::snapshot::ObjectKey;
 
 /// One thing that does not hold.
@@ -70,6 +70,22 @@ pub enum Violation {
         /// The zone.
         zone: String,
     },
+    /// Two issuers of tokens have one `iss`.
+    #[error("tokens of `{iss}` belong to the issuer {owner} already")]
+    IssuerTaken {
+        /// The `iss`.
+        iss: String,
+        /// Who has it.
+        owner: IssuerId,
+    },
+    /// An issuer of tokens is wrong in itself.
+    #[error("token issuer {issuer}: {problem}")]
+    Issuer {
+        /// Which issuer.
+        issuer: IssuerId,
+        /// What is wrong.
+        problem: TokenIssuerError,
+    },
     /// A name of a certificate that is no name.
     #[error("the certificate {fingerprint} names `{name}`, which is not a DNS name")]
     CertificateName {
@@ -104,8 +120,10 @@ pub(super) struct References {
     pub(super) plan: Map<PlanId, u64>,
     /// Tenants and routes that lead to a pool.
     pub(super) pool: Map<PoolId, u64>,
-    /// Domains and routes of a tenant.
+    /// Domains, routes and token issuers of a tenant.
     pub(super) tenant: Map<TenantId, u64>,
+    /// Token issuers of a zone.
+    pub(super) zone: Map<DomainName, u64>,
 }
 
 /// Counts one more or one fewer user of a key.

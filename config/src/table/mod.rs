@@ -18,8 +18,8 @@ pub use check::{Violation, Violations};
 pub use route_list::RouteList;
 
 use crate::model::{
-    Certificate, ContextKey, Domain, DomainName, Fingerprint, KeyId, Plan, PlanId, Pool, PoolId, Revision, Route,
-    RouteId, Slug, Tenant, TenantId, Zone,
+    Certificate, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan, PlanId, Pool, PoolId, Revision,
+    Route, RouteId, Slug, Tenant, TenantId, TokenIssuer, Zone,
 };
 use crate::snapshot::{Object, Snapshot};
 
@@ -91,6 +91,9 @@ pub struct RoutingTable<L: Live = NoLive> {
     platform_routes: RouteList,
     certificates: Map<Fingerprint, Arc<Certificate>>,
     context_keys: Map<KeyId, Arc<ContextKey>>,
+    issuers: Map<IssuerId, Arc<TokenIssuer>>,
+    /// By the `iss` of their tokens.
+    issuer_names: Map<Arc<str>, IssuerId>,
     refs: check::References,
 }
 
@@ -109,6 +112,8 @@ impl<L: Live> Clone for RoutingTable<L> {
             platform_routes: self.platform_routes.clone(),
             certificates: self.certificates.clone(),
             context_keys: self.context_keys.clone(),
+            issuers: self.issuers.clone(),
+            issuer_names: self.issuer_names.clone(),
             refs: self.refs.clone(),
         }
     }
@@ -129,6 +134,8 @@ impl<L: Live> Default for RoutingTable<L> {
             platform_routes: RouteList::default(),
             certificates: Map::default(),
             context_keys: Map::default(),
+            issuers: Map::default(),
+            issuer_names: Map::default(),
             refs: check::References::default(),
         }
     }
@@ -250,6 +257,26 @@ impl<L: Live> RoutingTable<L> {
         self.context_keys.values()
     }
 
+    /// Who issues tokens with this `iss`.
+    pub fn issuer_of(&self, iss: &str) -> Option<&Arc<TokenIssuer>> {
+        self.issuer_names.get(iss).and_then(|id| self.issuers.get(id))
+    }
+
+    /// An issuer of tokens by its name here.
+    pub fn issuer(&self, id: &IssuerId) -> Option<&Arc<TokenIssuer>> {
+        self.issuers.get(id)
+    }
+
+    /// All issuers of tokens, in no order.
+    pub fn issuers(&self) -> impl Iterator<Item = &Arc<TokenIssuer>> {
+        self.issuers.values()
+    }
+
+    /// Whether nobody's tokens count.
+    pub fn has_no_issuers(&self) -> bool {
+        self.issuers.is_empty()
+    }
+
     /// How many tenants there are.
     pub fn tenant_count(&self) -> usize {
         self.tenants.len()
@@ -278,6 +305,7 @@ impl<L: Live> RoutingTable<L> {
         objects.extend(self.routes.values().cloned().map(Object::Route));
         objects.extend(self.certificates.values().cloned().map(Object::Certificate));
         objects.extend(self.context_keys.values().cloned().map(Object::ContextKey));
+        objects.extend(self.issuers.values().cloned().map(Object::TokenIssuer));
         Snapshot { revision: self.revision, objects }
     }
 }

@@ -188,6 +188,7 @@ fn taken(kind: ObjectKind, field: &str) -> (&'static str, &'static str) {
         (ObjectKind::Zone, _) => ("ZONE_EXISTS", "/name"),
         (ObjectKind::Plan, _) => ("PLAN_EXISTS", "/id"),
         (ObjectKind::Pool, _) => ("POOL_EXISTS", "/id"),
+        (ObjectKind::TokenIssuer, _) => ("TOKEN_ISSUER_EXISTS", "/id"),
         _ => ("ALREADY_EXISTS", ""),
     }
 }
@@ -198,6 +199,7 @@ impl From<Violations> for Refusal {
             let (code, pointer) = match violation {
                 Violation::InUse { .. } => ("IN_USE", None),
                 Violation::SlugTaken { .. } => ("SUBDOMAIN_EXISTS", Some("/slug")),
+                Violation::IssuerTaken { .. } => ("TOKEN_ISSUER_EXISTS", Some("/issuer")),
                 _ => continue,
             };
             return Self::Conflict { code, message: violations.to_string(), pointer };
@@ -207,6 +209,7 @@ impl From<Violations> for Refusal {
                 Violation::Missing { missing, .. } => (format!("/{}", missing.kind().as_str()), "not_found"),
                 Violation::DomainInZone { .. } => ("/name".to_owned(), "in_zone"),
                 Violation::SharedHost { .. } => ("/shared_host".to_owned(), "not_in_zone"),
+                Violation::Issuer { problem, .. } => (format!("/{}", problem.field()), "invalid"),
                 _ => (String::new(), "invalid"),
             };
             FieldError { pointer, code: code.to_owned(), message: violation.to_string() }

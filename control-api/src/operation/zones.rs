@@ -26,8 +26,21 @@ pub(crate) struct ZoneInput {
     /// Labels that are no tenants, beside those that never are.
     #[serde(default)]
     reserved: Vec<Text<1, 63>>,
+    /// On the shared host, `/t/{slug}/…` names a tenant; the prefix is cut off before forwarding.
+    #[serde(default)]
+    path_prefix: bool,
+    /// The shared host serves only callers with a token of an issuer that counts there.
+    #[serde(default)]
+    require_token: bool,
 }
-readable!(ZoneInput { name, shared_host, trusted_callers = Networks::default(), reserved = Vec::new() });
+readable!(ZoneInput {
+    name,
+    shared_host,
+    trusted_callers = Networks::default(),
+    reserved = Vec::new(),
+    path_prefix = false,
+    require_token = false,
+});
 
 /// A zone as the API shows it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -64,6 +77,8 @@ impl Resource for Zone {
             shared_host: input.shared_host,
             trusted_callers: input.trusted_callers.0,
             reserved: input.reserved.into_iter().map(|label| label.0).collect(),
+            path_prefix: input.path_prefix,
+            require_token: input.require_token,
         }
     }
 

@@ -60,6 +60,8 @@ impl World {
             shared_host: None,
             trusted_callers: Vec::new(),
             reserved: Vec::new(),
+            path_prefix: false,
+            require_token: false,
         };
         store.seed(vec![zone]).await.expect("seeds");
         Self { directory, store }

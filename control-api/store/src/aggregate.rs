@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use schoolgate_config::model::{
-    Certificate, ContextKey, Domain, DomainName, Fingerprint, KeyId, Plan, PlanId, Pool, PoolId, Route, RouteId,
-    Tenant, TenantId, TenantState, Zone,
+    Certificate, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan, PlanId, Pool, PoolId, Route,
+    RouteId, Tenant, TenantId, TenantState, TokenIssuer, Zone,
 };
 use schoolgate_config::snapshot::{Object, ObjectKey, ObjectKind};
 
@@ -61,6 +61,7 @@ aggregates! {
     Route(RouteId), |v| v.id;
     Certificate(Fingerprint), |v| v.about.fingerprint;
     ContextKey(KeyId), |v| v.id.clone();
+    TokenIssuer(IssuerId), |v| v.id.clone();
 }
 
 /// An object as it is in the store.
@@ -86,7 +87,7 @@ pub struct ListQuery {
     pub limit: u32,
     /// Those with this text in the name; of tenants also in slug and external id. Case does not matter.
     pub search: Option<String>,
-    /// Those of this tenant (domains, routes).
+    /// Those of this tenant (domains, routes, token issuers).
     pub tenant: Option<TenantId>,
     /// Those in this state (tenants).
     pub state: Option<TenantState>,

@@ -78,7 +78,14 @@ async fn commit(transaction: Transaction) -> Result<Committed, StoreError> {
 }
 
 fn zone(name: &str) -> Zone {
-    Zone { name: domain_name(name), shared_host: None, trusted_callers: Vec::new(), reserved: Vec::new() }
+    Zone {
+        name: domain_name(name),
+        shared_host: None,
+        trusted_callers: Vec::new(),
+        reserved: Vec::new(),
+        path_prefix: false,
+        require_token: false,
+    }
 }
 
 fn pool(id: &str) -> Pool {

@@ -45,6 +45,8 @@ impl Site {
             shared_host: None,
             trusted_callers: Vec::new(),
             reserved: Vec::new(),
+            path_prefix: false,
+            require_token: false,
         };
         store.seed(vec![zone("schools.test")]).await.expect("seeded");
         let keeper = Keeper::new(&[7; 32]);

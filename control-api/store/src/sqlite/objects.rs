@@ -5,7 +5,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite as Db, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, QueryBuilder, Row};
 
-use schoolgate_config::model::{Certificate, ContextKey, Domain, Plan, Pool, Route, Tenant, Zone};
+use schoolgate_config::model::{Certificate, ContextKey, Domain, Plan, Pool, Route, Tenant, TokenIssuer, Zone};
 use schoolgate_config::snapshot::{Object, ObjectKey, ObjectKind};
 
 use super::{signed, undecodable};
@@ -67,6 +67,8 @@ const ROUTES: Table =
 const CERTIFICATES: Table =
     table!("certificates", "fingerprint", search "fingerprint", filters [], columns [], marks "");
 const CONTEXT_KEYS: Table = table!("context_keys", "id", search "id", filters [], columns [], marks "");
+const TOKEN_ISSUERS: Table =
+    table!("token_issuers", "id", search "id", filters ["tenant"], columns ["tenant"], marks ", ?");
 
 const fn table_of(kind: ObjectKind) -> &'static Table {
     match kind {
@@ -78,6 +80,7 @@ const fn table_of(kind: ObjectKind) -> &'static Table {
         ObjectKind::Route => &ROUTES,
         ObjectKind::Certificate => &CERTIFICATES,
         ObjectKind::ContextKey => &CONTEXT_KEYS,
+        ObjectKind::TokenIssuer => &TOKEN_ISSUERS,
     }
 }
 
@@ -94,6 +97,7 @@ fn columns_of(object: &Object) -> Vec<Option<String>> {
         ],
         Object::Domain(d) => vec![Some(d.tenant.to_string())],
         Object::Route(r) => vec![r.tenant.map(|t| t.to_string()), r.pool.as_ref().map(ToString::to_string)],
+        Object::TokenIssuer(i) => vec![i.tenant.map(|t| t.to_string())],
         Object::Plan(_) | Object::Pool(_) | Object::Zone(_) | Object::Certificate(_) | Object::ContextKey(_) => {
             Vec::new()
         }
@@ -122,6 +126,7 @@ fn body_of(object: &Object) -> Result<Body, sqlx::Error> {
         Object::Route(v) => text(serde_json::to_string(v)),
         Object::Certificate(v) => bytes(rmp_serde::to_vec_named(v)),
         Object::ContextKey(v) => bytes(rmp_serde::to_vec_named(v)),
+        Object::TokenIssuer(v) => text(serde_json::to_string(v)),
     }
 }
 
@@ -319,6 +324,7 @@ pub(super) async fn everything(connection: &mut SqliteConnection) -> Result<Vec<
     all::<Route>(connection, &mut objects).await?;
     all::<Certificate>(connection, &mut objects).await?;
     all::<ContextKey>(connection, &mut objects).await?;
+    all::<TokenIssuer>(connection, &mut objects).await?;
     Ok(objects)
 }
 
