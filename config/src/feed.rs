@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{NodeId, Revision};
+use crate::model::{DomainName, NodeId, Revision};
 use crate::snapshot::{Delta, Snapshot, WireError, decode_delta, decode_snapshot, encode_delta, encode_snapshot};
 
 /// What came after a revision.
@@ -89,6 +89,31 @@ pub struct NodeReport {
     /// Things an operator should know, such as a last-good file that was damaged and set aside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+    /// Hosts that clients ask it for and no tenant has, the most wanted first; at most [`UnknownHost::MOST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown_hosts: Vec<UnknownHost>,
+}
+
+/// A host that clients ask one proxy for and no tenant has: a school that is not set up yet, one that has left, or a
+/// stranger's name pointing here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnknownHost {
+    /// Its name.
+    pub name: DomainName,
+    /// How often it was asked for since the node started; too high by at most `overcount`.
+    pub count: u64,
+    /// What `count` may include of names that were pushed out of the node's list before this one came in.
+    #[serde(default)]
+    pub overcount: u64,
+    /// When this count began, milliseconds since 1970.
+    pub first_seen_ms: i64,
+    /// When it was last asked for, milliseconds since 1970.
+    pub last_seen_ms: i64,
+}
+
+impl UnknownHost {
+    /// Names in one report: 100, about 15 KB.
+    pub const MOST: usize = 100;
 }
 
 /// A revision that changed nothing, because it was refused.

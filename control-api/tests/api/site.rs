@@ -126,6 +126,7 @@ pub(crate) fn report(node: &str, serving: Revision) -> NodeReport {
         requests_in_flight: 0,
         backends: Vec::new(),
         notices: Vec::new(),
+        unknown_hosts: Vec::new(),
     }
 }
 

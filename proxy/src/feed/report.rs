@@ -167,6 +167,7 @@ impl<L: Counted> NodeView<L> {
             requests_in_flight: self.observe.in_flight(),
             backends,
             notices,
+            unknown_hosts: self.observe.unknown_hosts(),
         }
     }
 }

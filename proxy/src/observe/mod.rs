@@ -9,12 +9,14 @@ mod counters;
 mod metrics;
 mod node;
 pub mod status;
+mod unknown_hosts;
 
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schoolgate_config::feed::UnknownHost;
 use schoolgate_config::model::{BackendAddress, BackendId, Pool, PoolId, Revision, Tenant};
 use schoolgate_config::table::Live;
 use schoolgate_config::time::Clock;
@@ -26,6 +28,7 @@ pub use metrics::Metrics;
 use crate::transport::TlsVersion;
 use access_log::AccessLog;
 use node::NodeMetrics;
+use unknown_hosts::UnknownHosts;
 
 /// How long the parts of a request took, from the request head.
 #[derive(Debug, Clone, Copy, Default)]
@@ -143,6 +146,7 @@ pub trait Counted: Live {
 /// Counts and logs; one per node, shared by its workers.
 pub struct Observe {
     pub(crate) node: NodeMetrics,
+    unknown_hosts: UnknownHosts,
     log: AccessLog,
     clock: Arc<dyn Clock>,
 }
@@ -164,13 +168,14 @@ impl Observe {
     /// # Errors
     /// The access log cannot be opened.
     pub fn new(access_log: AccessLogTarget, clock: Arc<dyn Clock>) -> io::Result<Self> {
-        Ok(Self { node: NodeMetrics::new(), log: AccessLog::start(access_log)?, clock })
+        let log = AccessLog::start(access_log)?;
+        Ok(Self { node: NodeMetrics::new(), unknown_hosts: UnknownHosts::default(), log, clock })
     }
 
     /// Counts and logs nothing that outlives it; for tests and benches.
     pub fn off() -> Self {
         let clock = Arc::new(schoolgate_config::time::SystemClock);
-        Self { node: NodeMetrics::new(), log: AccessLog::off(), clock }
+        Self { node: NodeMetrics::new(), unknown_hosts: UnknownHosts::default(), log: AccessLog::off(), clock }
     }
 
     /// A request of a tenant is in flight. Whoever says so says [`Self::end`] too.
@@ -216,7 +221,11 @@ impl Observe {
             }
         }
         self.node.request(request);
-        self.log.write(request, self.clock.unix_ms());
+        let now_ms = self.clock.unix_ms();
+        if let Some(host) = request.host.filter(|_| request.unknown_host) {
+            self.unknown_hosts.asked_for(host, now_ms);
+        }
+        self.log.write(request, now_ms);
     }
 
     /// A retry goes to another backend of this pool.
@@ -228,6 +237,11 @@ impl Observe {
     /// A panic was caught while serving a request.
     pub fn panicked(&self) {
         self.node.panics.inc();
+    }
+
+    /// Hosts that clients ask for and no tenant has, the most wanted first.
+    pub fn unknown_hosts(&self) -> Vec<UnknownHost> {
+        self.unknown_hosts.most_wanted()
     }
 
     /// Downstream connections open now.

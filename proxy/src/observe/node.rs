@@ -226,4 +226,7 @@ impl TransportObserver for super::Observe {
     fn head_refused(&self, fault: HeadFault) {
         self.node.head_refused(fault);
     }
+    fn unknown_name(&self, name: &str) {
+        self.unknown_hosts.asked_for(name, self.clock.unix_ms());
+    }
 }

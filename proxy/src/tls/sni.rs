@@ -60,6 +60,19 @@ pub(crate) struct Accepted {
     pub(crate) h2: bool,
 }
 
+/// A handshake that failed.
+pub(crate) struct Failed {
+    pub(crate) result: HandshakeResult,
+    /// The name that was asked for, if that is why.
+    pub(crate) unknown: Option<Arc<str>>,
+}
+
+impl From<HandshakeResult> for Failed {
+    fn from(result: HandshakeResult) -> Self {
+        Self { result, unknown: None }
+    }
+}
+
 impl Terms {
     /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1, tickets instead of a session store, no early data.
     ///
@@ -81,16 +94,17 @@ impl Terms {
     }
 
     /// Shakes hands. The caller sets the deadline.
-    pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<Accepted, HandshakeResult> {
+    pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<Accepted, Failed> {
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
         let start = start.await.map_err(|error| classify(&error))?;
         let Some(sni) = asked_for(&start.client_hello()) else {
-            return Err(refuse(start.io, HandshakeResult::NoSni).await);
+            return Err(refuse(start.io, HandshakeResult::NoSni).await.into());
         };
         // Looked up again by rustls when it is a full handshake; here so that the refusal has the right alert, and so
         // that a ticket does not outlive its certificate.
         if self.certificates.resolve(&sni).is_none() {
-            return Err(refuse(start.io, HandshakeResult::UnknownSni).await);
+            let result = refuse(start.io, HandshakeResult::UnknownSni).await;
+            return Err(Failed { result, unknown: Some(sni) });
         }
         let stream = start.into_stream(Arc::clone(&self.config)).await.map_err(|error| classify(&error))?;
         let (_, session) = stream.get_ref();

@@ -97,8 +97,11 @@ async fn establish(
     }
     let accepted = match timeout_at(deadline, shared.terms.accept(tcp)).await {
         Ok(Ok(accepted)) => accepted,
-        Ok(Err(result)) => {
-            shared.observer.handshake(TlsVersion::None, result);
+        Ok(Err(failed)) => {
+            shared.observer.handshake(TlsVersion::None, failed.result);
+            if let Some(name) = failed.unknown {
+                shared.observer.unknown_name(&name);
+            }
             return None;
         }
         Err(_) => {

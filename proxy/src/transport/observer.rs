@@ -109,6 +109,8 @@ pub trait TransportObserver: Send + Sync {
     fn connection_refused(&self, _why: ConnectionRefusal) {}
     /// A handshake ended.
     fn handshake(&self, _version: TlsVersion, _result: HandshakeResult) {}
+    /// A handshake asked for a name that we have no certificate for.
+    fn unknown_name(&self, _name: &str) {}
     /// A request head was answered by the transport itself, before there was a request.
     fn head_refused(&self, _fault: super::HeadFault) {}
 }
