@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Version};
 use ipnet::IpNet;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -107,7 +108,7 @@ impl Gateway {
     }
 
     /// Everything that is decided before a backend is asked.
-    fn admit(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Refused> {
+    fn admit(&self, session: &mut ServerSession, exchange: &mut Exchange) -> Result<Admitted, Refused> {
         let parts = &*self.0;
         let conn = conn_info(session).cloned();
         if let Some(conn) = &conn {
@@ -131,7 +132,7 @@ impl Gateway {
     fn decide(
         &self,
         conn: Option<&ConnInfo>,
-        session: &mut Session,
+        session: &mut ServerSession,
         exchange: &mut Exchange,
     ) -> Result<Admitted, Refused> {
         let parts = &*self.0;
@@ -220,7 +221,7 @@ impl Gateway {
         route.and_then(|r| r.action.body_bytes).or(tenant.plan.limits.body_bytes).unwrap_or(self.0.limits.body_bytes)
     }
 
-    fn set_deadlines(&self, session: &mut Session, exchange: &Exchange) {
+    fn set_deadlines(&self, session: &mut ServerSession, exchange: &Exchange) {
         // The time without a byte of the body is the transport's; a switched protocol has a longer one.
         if exchange.head.upgrade {
             session.set_read_timeout(Some(UPGRADED_IDLE));
@@ -229,7 +230,7 @@ impl Gateway {
     }
 
     /// The peer of the attempt that begins.
-    fn attempt(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>, Fault> {
+    fn attempt(&self, session: &mut ServerSession, exchange: &mut Exchange) -> Result<Box<HttpPeer>, Fault> {
         if !exchange.attempts.fresh {
             choose(exchange, exchange.now_ms()).map_err(|NoBackend| Fault::NoBackend)?;
             // What was read of the body is sent, and counted, again.
@@ -253,7 +254,7 @@ impl Gateway {
         peer::peer(&backend.address, timeouts, wants).map_err(|_| Fault::Internal)
     }
 
-    fn rewrite_request(&self, session: &Session, upstream: &mut RequestHeader, exchange: &Exchange) {
+    fn rewrite_request(&self, session: &ServerSession, upstream: &mut RequestHeader, exchange: &Exchange) {
         let (Some(target), Some(tenant), Some(client)) = (&exchange.target, &exchange.tenant, &exchange.client) else {
             return;
         };
@@ -289,7 +290,7 @@ impl Gateway {
     }
 
     /// Takes a failed attempt into account and says whether another follows.
-    fn after_failure(&self, session: &Session, exchange: &mut Exchange, failure: Failure) -> bool {
+    fn after_failure(&self, session: &ServerSession, exchange: &mut Exchange, failure: Failure) -> bool {
         let now_ms = exchange.now_ms();
         let Some(target) = &exchange.target else { return false };
         let Some(backend) = exchange.attempts.current.as_ref().map(|a| a.backend().clone()) else { return false };
@@ -300,7 +301,7 @@ impl Gateway {
         let attempt = Attempt {
             failure,
             idempotent: session.req_header().method.is_idempotent(),
-            replayable: !session.as_ref().retry_buffer_truncated(),
+            replayable: !session.retry_buffer_truncated(),
             answered: session.response_written().is_some() || exchange.attempts.status.is_some(),
             retries: exchange.attempts.retries,
             stale: exchange.attempts.stale,
@@ -327,7 +328,7 @@ impl Gateway {
         true
     }
 
-    fn finished(&self, session: &Session, exchange: &Exchange) {
+    fn finished(&self, session: &ServerSession, exchange: &Exchange) {
         let request = session.req_header();
         let conn = conn_info(session);
         let client = exchange.client.map(|c| c.ip).or_else(|| conn.map(|c| c.client.ip()));
@@ -398,7 +399,7 @@ fn canonical_host(sent: Option<&str>, host: &str, port: Option<u16>) -> Option<H
     HeaderValue::try_from(text).ok()
 }
 
-fn client(conn: Option<&ConnInfo>, session: &Session, trusted: &[IpNet]) -> Client {
+fn client(conn: Option<&ConnInfo>, session: &ServerSession, trusted: &[IpNet]) -> Client {
     let unknown = || std::net::SocketAddr::from(([0, 0, 0, 0], 0));
     let peer = conn.map(|c| c.client).or_else(|| session.client_addr()?.as_inet().copied()).unwrap_or_else(unknown);
     Client::of(peer, conn.is_some_and(ConnInfo::is_tls), &session.req_header().headers, trusted)

@@ -12,9 +12,9 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 use schoolgate_config::model::Tenant;
 
 pub(crate) use redirect::{https_location, route_location};
@@ -94,7 +94,7 @@ impl Answer {
     ///
     /// # Errors
     /// The client is gone.
-    pub(crate) async fn send(self, session: &mut Session, keep: bool) -> Result<()> {
+    pub(crate) async fn send(self, session: &mut ServerSession, keep: bool) -> Result<()> {
         let keep = keep && body_is_short(session);
         if keep {
             // What is left of the body is read after the answer.
@@ -107,11 +107,9 @@ impl Answer {
         parts.headers = self.headers;
         let head = Box::new(ResponseHeader::from(parts));
         let body = self.body.filter(|_| session.req_header().method != Method::HEAD);
-        session.write_response_header(head, body.is_none()).await?;
-        match body {
-            Some(body) => session.write_response_body(Some(body.bytes), true).await?,
-            None => session.downstream_session.finish_body().await?,
-        }
+        let mut tasks = vec![HttpTask::Header(head, body.is_none())];
+        tasks.extend(body.map(|body| HttpTask::Body(Some(body.bytes), true)));
+        session.response_duplex_vec(tasks).await?;
         session.set_total_drain_timeout(Some(DRAIN_TIME));
         if !session.is_body_done() {
             drain(session).await;
@@ -122,7 +120,7 @@ impl Answer {
 
 /// Whether what is left of the request body can be read for the next request's sake. A client that waits for
 /// `100 Continue` may or may not send its body after our answer, so nobody knows where its next request begins.
-fn body_is_short(session: &mut Session) -> bool {
+fn body_is_short(session: &mut ServerSession) -> bool {
     if session.is_body_done() {
         return true;
     }
@@ -131,11 +129,11 @@ fn body_is_short(session: &mut Session) -> bool {
     length.is_some_and(|l| l <= DRAIN_BYTES) && !headers.contains_key(http::header::EXPECT)
 }
 
-async fn drain(session: &mut Session) {
+async fn drain(session: &mut ServerSession) {
     let reading = async {
         let mut read = 0;
         while read < DRAIN_BYTES {
-            match session.downstream_session.read_request_body().await {
+            match session.read_request_body().await {
                 Ok(Some(piece)) => read += piece.len(),
                 // The end, or a client that is gone: either way there is no more.
                 Ok(None) | Err(_) => break,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use pingora_proxy::Session;
+use pingora_core::protocols::http::ServerSession;
 use tokio::time::Instant;
 
 use super::TlsVersion;
@@ -89,6 +89,6 @@ impl ConnInfo {
 }
 
 /// The connection a request came on; `None` only when the session is not one of [`super::Edge`].
-pub fn conn_info(session: &Session) -> Option<&Arc<ConnInfo>> {
+pub fn conn_info(session: &ServerSession) -> Option<&Arc<ConnInfo>> {
     session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
 }
