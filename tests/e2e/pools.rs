@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use reqwest::Method;
-use schoolgate_testkit::{Mood, Origin, eventually};
+use schoolgate_testkit::{Mood, Origin, eventually, until};
 use serde_json::json;
 
 use crate::{SOON, gateway_with, school};
@@ -52,8 +52,15 @@ async fn without_a_backend_the_answer_is_503_and_it_heals_by_itself() {
     let client = site.client("ash.localhost");
     assert_eq!(client.get("/").await.status(), 200);
     origin.die().await;
-    eventually(SOON, || async { client.try_get("/").await.is_ok_and(|r| matches!(r.status().as_u16(), 502 | 503)) })
-        .await;
+    // The pool was made without a word about checks.
+    let refused = until(SOON, || async {
+        let answer = client.try_get("/").await.ok().filter(|answer| answer.status() == 503)?;
+        answer.json::<serde_json::Value>().await.ok()
+    })
+    .await;
+    assert_eq!(refused["error"], "NO_BACKEND");
+    let seen = site.api().get("status").await.expect(200)["backends"][0]["seen"][0].clone();
+    assert_eq!(seen["state"], "unhealthy", "{seen}");
     origin.come_back().await;
     eventually(SOON, || async { client.try_get("/").await.is_ok_and(|r| r.status() == 200) }).await;
 }

@@ -22,8 +22,8 @@ pub(crate) use name::is_canonical;
 pub use name::{DomainName, DomainNameError, RESERVED_LABELS, Slug, SlugError};
 pub use plan::{Limits, Plan, PoolKindRule, Quota, QuotaMode};
 pub use pool::{
-    Backend, BackendAddress, BackendAddressError, BackendState, Balance, Ejection, HealthCheck, Pool, PoolKind,
-    PoolTimeouts, Retry, Weight,
+    Backend, BackendAddress, BackendAddressError, BackendState, Balance, Ejection, HealthCheck, HealthCheckForm, Pool,
+    PoolKind, PoolTimeouts, Probe, ProbeKind, Retry, Weight,
 };
 pub use route::{HeaderMatch, Redirect, Rewrite, Route, RouteAction, RouteMatch};
 pub use tenant::{Color, ColorError, Isolation, Profile, Subscription, SubscriptionStatus, Tenant, TenantState, Theme};

@@ -28,6 +28,7 @@ pub struct Pool {
     pub balance: Balance,
     /// Active checks; absent means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<HealthCheckForm>)]
     pub health_check: Option<HealthCheck>,
     /// When real failures take a backend out.
     #[serde(default)]
@@ -184,33 +185,127 @@ impl FromStr for BackendAddress {
 }
 as_string!(BackendAddress, BackendAddressError, "http://IP:PORT, h2c://IP:PORT or unix:/PATH");
 
-/// An active check: `GET path` on each backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+/// An active check of each backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "HealthCheckForm", into = "HealthCheckForm")]
 pub struct HealthCheck {
-    /// What is asked for.
-    pub path: String,
+    /// What is tried.
+    pub probe: Probe,
     /// Milliseconds between two checks of one backend.
     pub interval_ms: u64,
-    /// Milliseconds an answer may take.
+    /// Milliseconds a check may take.
     pub timeout_ms: u64,
-    /// Good answers in a row that make an unhealthy backend healthy.
+    /// Good checks in a row that make an unhealthy backend healthy.
     pub healthy_after: u32,
     /// Bad ones in a row that make a healthy backend unhealthy.
     pub unhealthy_after: u32,
-    /// Statuses that are good: the first and the last.
-    pub expect: (u16, u16),
+}
+
+/// What an active check tries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// `GET path`, answered with a status from the first to the last of `expect`.
+    Http {
+        /// What is asked for.
+        path: String,
+        /// Statuses that are good: the first and the last.
+        expect: (u16, u16),
+    },
+    /// A connection, and nothing sent over it.
+    Tcp,
+}
+
+impl HealthCheck {
+    /// Whether anybody listens: what can be asked of a backend of which nothing else is known. Every 2 s, because a
+    /// pool that nobody thought about should cost little; one connection that is taken heals.
+    pub const fn connects() -> Self {
+        Self { probe: Probe::Tcp, interval_ms: 2_000, timeout_ms: 1_000, healthy_after: 1, unhealthy_after: 2 }
+    }
 }
 impl Default for HealthCheck {
     fn default() -> Self {
+        HealthCheckForm::default().into()
+    }
+}
+impl PartialSchema for HealthCheck {
+    fn schema() -> RefOr<Schema> {
+        HealthCheckForm::schema()
+    }
+}
+impl ToSchema for HealthCheck {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        HealthCheckForm::schemas(schemas);
+    }
+}
+
+/// An active check as it is written: `path` and `expect` are of the kind `http`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = HealthCheck)]
+pub struct HealthCheckForm {
+    /// What is tried: `http` asks for `path`, `tcp` connects.
+    pub kind: ProbeKind,
+    /// What is asked for; `/healthz` when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Milliseconds between two checks of one backend.
+    pub interval_ms: u64,
+    /// Milliseconds a check may take.
+    pub timeout_ms: u64,
+    /// Good checks in a row that make an unhealthy backend healthy.
+    pub healthy_after: u32,
+    /// Bad ones in a row that make a healthy backend unhealthy.
+    pub unhealthy_after: u32,
+    /// Statuses that are good: the first and the last; 200 to 299 when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<(u16, u16)>,
+}
+
+/// The kinds of active check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeKind {
+    /// Ask for a path.
+    #[default]
+    Http,
+    /// Connect.
+    Tcp,
+}
+
+impl Default for HealthCheckForm {
+    fn default() -> Self {
         Self {
-            path: "/healthz".to_owned(),
+            kind: ProbeKind::Http,
+            path: None,
             interval_ms: 1_000,
             timeout_ms: 1_000,
             healthy_after: 2,
             unhealthy_after: 2,
-            expect: (200, 299),
+            expect: None,
         }
+    }
+}
+impl From<HealthCheckForm> for HealthCheck {
+    fn from(form: HealthCheckForm) -> Self {
+        let HealthCheckForm { kind, path, interval_ms, timeout_ms, healthy_after, unhealthy_after, expect } = form;
+        let probe = match kind {
+            ProbeKind::Http => Probe::Http {
+                path: path.unwrap_or_else(|| "/healthz".to_owned()),
+                expect: expect.unwrap_or((200, 299)),
+            },
+            ProbeKind::Tcp => Probe::Tcp,
+        };
+        Self { probe, interval_ms, timeout_ms, healthy_after, unhealthy_after }
+    }
+}
+impl From<HealthCheck> for HealthCheckForm {
+    fn from(check: HealthCheck) -> Self {
+        let HealthCheck { probe, interval_ms, timeout_ms, healthy_after, unhealthy_after } = check;
+        let (kind, path, expect) = match probe {
+            Probe::Http { path, expect } => (ProbeKind::Http, Some(path), Some(expect)),
+            Probe::Tcp => (ProbeKind::Tcp, None, None),
+        };
+        Self { kind, path, interval_ms, timeout_ms, healthy_after, unhealthy_after, expect }
     }
 }
 
@@ -278,6 +373,19 @@ mod tests {
             "http://localhost:9001/".parse::<BackendAddress>().map(|a| a.to_string()),
             Ok("http://127.0.0.1:9001".to_owned())
         );
+    }
+
+    #[test]
+    fn a_check_reads_back_as_written_and_one_without_a_kind_asks_for_a_path() {
+        for check in [HealthCheck::default(), HealthCheck::connects()] {
+            let json = serde_json::to_value(&check).unwrap();
+            assert_eq!(serde_json::from_value::<HealthCheck>(json).unwrap(), check);
+        }
+        // As pools of the first release are stored.
+        let old = r#"{"path":"/up","interval_ms":500,"timeout_ms":250,"healthy_after":1,"unhealthy_after":3,"expect":[200,204]}"#;
+        let read: HealthCheck = serde_json::from_str(old).unwrap();
+        assert_eq!(read.probe, Probe::Http { path: "/up".to_owned(), expect: (200, 204) });
+        assert!(serde_json::to_value(HealthCheck::connects()).unwrap().get("path").is_none());
     }
 
     #[test]

@@ -133,6 +133,11 @@ impl From<Refusal> for Problem {
                 let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_FAILED", message);
                 Self { errors, ..problem }
             }
+            Refusal::Elsewhere { field, .. } => {
+                let pointer = format!("/{field}");
+                let error = FieldError { pointer, code: "mismatch".to_owned(), message: message.clone() };
+                Self { errors: vec![error], ..Self::bad_request(message) }
+            }
             Refusal::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", message),
             Refusal::Conflict { code, message, pointer } => {
                 let errors = pointer.map(|pointer| FieldError {

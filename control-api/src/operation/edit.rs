@@ -13,6 +13,9 @@ use super::{Done, Refusal, What, Work};
 /// A top-level field that names another object, with the question whether there is one.
 pub(crate) type Reference = (&'static str, fn(&RoutingTable, &str) -> bool);
 
+/// A top-level field that a whole document may leave to us, with what it then is. `null` is not left to us.
+pub(crate) type Preset = (&'static str, fn() -> Value);
+
 /// A kind of object that an operator writes whole.
 pub(crate) trait Resource: Aggregate {
     /// What of it an operator sets.
@@ -21,6 +24,8 @@ pub(crate) trait Resource: Aggregate {
     const SUBJECT: Subject;
     /// Where it is, below `/api/v1/`.
     const COLLECTION: &'static str;
+    /// The field of a document that names the object.
+    const KEY: &'static str;
     /// Fields of the view that no operator sets. One that comes back as it was read is not an error.
     const READ_ONLY: &'static [&'static str];
 
@@ -32,6 +37,11 @@ pub(crate) trait Resource: Aggregate {
 
     /// Top-level fields that name another object.
     fn references() -> &'static [Reference] {
+        &[]
+    }
+
+    /// Top-level fields that are not empty when a whole document does not have them.
+    fn presets() -> &'static [Preset] {
         &[]
     }
 
@@ -60,7 +70,7 @@ pub(crate) trait Resource: Aggregate {
 /// [`Refusal::Invalid`] with everything that is wrong; [`Refusal::Conflict`]; [`Refusal::Forbidden`].
 pub(crate) async fn create<R: Resource>(work: &mut Work, body: &Value) -> Result<Done, Refusal> {
     work.operator.may_everywhere(R::SUBJECT.write())?;
-    let value = compose::<R>(work.transaction.table(), body, None)?;
+    let value = compose::<R>(work.transaction.table(), &whole::<R>(body), None)?;
     value.check(None, work.transaction.table())?;
     let stored = work.transaction.insert(value).await?;
     let summary = settable::<R>(&super::json(&stored.value));
@@ -73,7 +83,8 @@ pub(crate) async fn create<R: Resource>(work: &mut Work, body: &Value) -> Result
 /// As [`create`]; [`Refusal::NotFound`], [`Refusal::Stale`].
 pub(crate) async fn replace<R: Resource>(work: &mut Work, key: &R::Key, body: &Value) -> Result<Done, Refusal> {
     let before = changeable::<R>(work, key).await?;
-    write(work, before, body, "replace").await
+    let body = keyed::<R>(whole::<R>(body), key)?;
+    write(work, before, &body, "replace").await
 }
 
 /// Changes some fields (RFC 7396).
@@ -201,6 +212,33 @@ fn compose<R: Resource>(table: &RoutingTable, body: &Value, before: Option<&Stor
         }
     }
     errors.ok(value).map_err(Refusal::Invalid)
+}
+
+/// A document for a new or replaced object, with what it leaves to us.
+fn whole<R: Resource>(body: &Value) -> Value {
+    let Value::Object(members) = body else { return body.clone() };
+    let mut members = members.clone();
+    for (field, preset) in R::presets() {
+        members.entry(*field).or_insert_with(preset);
+    }
+    Value::Object(members)
+}
+
+/// A document for the object at a path: the path says which one it is, and the document must not say another.
+fn keyed<R: Resource>(body: Value, key: &R::Key) -> Result<Value, Refusal> {
+    let Value::Object(mut members) = body else { return Ok(body) };
+    let (field, key) = (R::KEY, key.to_string());
+    match members.get(field) {
+        None | Some(Value::Null) => {
+            members.insert(field.to_owned(), key.into());
+        }
+        // What is no text, or no key, is told with everything else that is wrong.
+        Some(Value::String(other)) if other.parse::<R::Key>().is_ok_and(|other| other.to_string() != key) => {
+            return Err(Refusal::Elsewhere { field, here: key, there: other.clone() });
+        }
+        Some(_) => {}
+    }
+    Ok(Value::Object(members))
 }
 
 /// The body without what it may not set; complains when that is not as it was.

@@ -122,6 +122,16 @@ pub(crate) enum Refusal {
     /// The document, with everything that is wrong with it.
     #[error("the document is not valid")]
     Invalid(Vec<FieldError>),
+    /// The document names another object than the path.
+    #[error("the document is of `{there}`, the path of `{here}`")]
+    Elsewhere {
+        /// The field that names the object.
+        field: &'static str,
+        /// What the path says.
+        here: String,
+        /// What the document says.
+        there: String,
+    },
     /// There is no such object.
     #[error("{what} does not exist")]
     NotFound {

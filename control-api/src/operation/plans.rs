@@ -51,6 +51,7 @@ impl Resource for Plan {
     type Input = PlanInput;
     const SUBJECT: Subject = Subject::Plans;
     const COLLECTION: &'static str = "plans";
+    const KEY: &'static str = "id";
     const READ_ONLY: &'static [&'static str] = &["version", "created_at", "updated_at"];
 
     fn assemble(input: PlanInput, before: Option<&Self>, _: &RoutingTable, errors: &mut Errors) -> Self {

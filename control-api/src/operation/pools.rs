@@ -7,15 +7,15 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use schoolgate_config::model::{
-    Backend, BackendAddress, BackendId, BackendState, Balance, Ejection, HealthCheck, Pool, PoolId, PoolKind,
-    PoolTimeouts, Retry, Weight,
+    Backend, BackendAddress, BackendId, BackendState, Balance, Ejection, HealthCheck, HealthCheckForm, Pool, PoolId,
+    PoolKind, PoolTimeouts, ProbeKind, Retry, Weight,
 };
 use schoolgate_config::table::RoutingTable;
 use schoolgate_store::Stored;
 
 use super::Stamp;
 use super::document::{Errors, Place, readable};
-use super::edit::Resource;
+use super::edit::{Preset, Resource};
 use super::permission::Subject;
 
 /// What of a pool an operator sets.
@@ -32,8 +32,8 @@ pub(crate) struct PoolInput {
     /// How one is chosen.
     #[serde(default)]
     balance: Balance,
-    /// Active checks; absent means none.
-    health_check: Option<HealthCheck>,
+    /// Active checks; `null` means none. A new pool that says nothing gets checks that connect.
+    health_check: Option<HealthCheckForm>,
     /// When real failures take a backend out.
     #[serde(default)]
     ejection: Ejection,
@@ -107,6 +107,7 @@ impl Resource for Pool {
     type Input = PoolInput;
     const SUBJECT: Subject = Subject::Pools;
     const COLLECTION: &'static str = "pools";
+    const KEY: &'static str = "id";
     const READ_ONLY: &'static [&'static str] = &["version", "created_at", "updated_at"];
 
     fn assemble(input: PoolInput, before: Option<&Self>, _: &RoutingTable, errors: &mut Errors) -> Self {
@@ -114,6 +115,7 @@ impl Resource for Pool {
             errors.add_at("/id", "read_only", "a pool cannot be renamed: make another and move its tenants");
         }
         check_ranges(&input, errors);
+        check_probe(&input, before, errors);
         let known = before.map_or(&[][..], |pool| &pool.backends);
         let mut addresses = HashSet::new();
         let mut backends = Vec::with_capacity(input.backends.len());
@@ -129,7 +131,7 @@ impl Resource for Pool {
             kind: input.kind,
             backends,
             balance: input.balance,
-            health_check: input.health_check,
+            health_check: input.health_check.map(HealthCheck::from),
             ejection: input.ejection,
             timeouts: input.timeouts,
             retry: input.retry,
@@ -137,7 +139,17 @@ impl Resource for Pool {
     }
 
     fn view(stored: &Stored<Self>, _: &RoutingTable) -> Value {
-        super::json(&PoolView { pool: stored.value.clone(), stamp: Stamp::of(stored) })
+        let mut view = super::json(&PoolView { pool: stored.value.clone(), stamp: Stamp::of(stored) });
+        if stored.value.health_check.is_none() {
+            // Said, because a document that says nothing gets the default.
+            view["health_check"] = Value::Null;
+        }
+        view
+    }
+
+    fn presets() -> &'static [Preset] {
+        // Without any check a backend that died is asked, and fails a request, again and again.
+        &[("health_check", || super::json(&HealthCheck::connects()))]
     }
 }
 
@@ -168,11 +180,23 @@ fn check_ranges(input: &PoolInput, errors: &mut Errors) {
     within("/health_check/timeout_ms", check.timeout_ms, 1, 60_000);
     within("/health_check/healthy_after", check.healthy_after.into(), 1, 100);
     within("/health_check/unhealthy_after", check.unhealthy_after.into(), 1, 100);
-    let (first, last) = check.expect;
-    within("/health_check/expect/0", first.into(), 100, 599);
-    within("/health_check/expect/1", last.into(), first.into(), 599);
-    let is_path = check.path.starts_with('/') && check.path.bytes().all(|b| b.is_ascii_graphic());
-    if !is_path {
+    if let Some((first, last)) = check.expect {
+        within("/health_check/expect/0", first.into(), 100, 599);
+        within("/health_check/expect/1", last.into(), first.into(), 599);
+    }
+    if check.path.as_ref().is_some_and(|path| !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic())) {
         errors.add_at("/health_check/path", "invalid", "expected a path such as /healthz");
+    }
+}
+
+/// A check that connects has nothing to ask for. What a patch to that kind leaves standing of before is no mistake.
+fn check_probe(input: &PoolInput, before: Option<&Pool>, errors: &mut Errors) {
+    let Some(check) = input.health_check.as_ref().filter(|check| check.kind == ProbeKind::Tcp) else { return };
+    let left = before.and_then(|pool| pool.health_check.clone()).map(HealthCheckForm::from).unwrap_or_default();
+    let path = check.path.is_some() && check.path != left.path;
+    let expect = check.expect.is_some() && check.expect != left.expect;
+    for field in [path.then_some("path"), expect.then_some("expect")].into_iter().flatten() {
+        let message = "a check of kind tcp connects and asks for nothing: leave this out, or use kind http";
+        errors.add_at(&format!("/health_check/{field}"), "invalid", message);
     }
 }

@@ -45,6 +45,7 @@ impl Resource for Route {
     type Input = RouteInput;
     const SUBJECT: Subject = Subject::Routes;
     const COLLECTION: &'static str = "routes";
+    const KEY: &'static str = "id";
     const READ_ONLY: &'static [&'static str] = &["id", "version", "created_at", "updated_at"];
 
     fn assemble(input: RouteInput, before: Option<&Self>, table: &RoutingTable, errors: &mut Errors) -> Self {

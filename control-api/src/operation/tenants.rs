@@ -100,6 +100,7 @@ impl Resource for Tenant {
     type Input = TenantInput;
     const SUBJECT: Subject = Subject::Tenants;
     const COLLECTION: &'static str = "tenants";
+    const KEY: &'static str = "id";
     const READ_ONLY: &'static [&'static str] =
         &["id", "state", "state_reason", "active", "hosts", "version", "created_at", "updated_at"];
 

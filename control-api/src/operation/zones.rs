@@ -55,6 +55,7 @@ impl Resource for Zone {
     type Input = ZoneInput;
     const SUBJECT: Subject = Subject::Zones;
     const COLLECTION: &'static str = "zones";
+    const KEY: &'static str = "name";
     const READ_ONLY: &'static [&'static str] = &["version", "created_at", "updated_at"];
 
     fn assemble(input: ZoneInput, before: Option<&Self>, _: &RoutingTable, errors: &mut Errors) -> Self {

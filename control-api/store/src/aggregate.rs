@@ -1,6 +1,7 @@
 //! What is stored as an object of the gateway, and how it is read back.
 
 use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -15,7 +16,7 @@ use schoolgate_config::snapshot::{Object, ObjectKey, ObjectKind};
 /// A kind of object that the store keeps: everything a proxy must know.
 pub trait Aggregate: Clone + Into<Object> + Serialize + DeserializeOwned + Send + Sync + Unpin + 'static {
     /// What names one.
-    type Key: Clone + Display + Send + Sync;
+    type Key: Clone + Display + FromStr + Send + Sync;
     /// Which kind this is.
     const KIND: ObjectKind;
 

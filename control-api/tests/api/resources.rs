@@ -180,6 +180,66 @@ async fn a_pool_and_its_backends_live_from_create_to_delete() {
 }
 
 #[tokio::test]
+async fn a_pool_that_says_nothing_of_checks_gets_one_that_connects_and_null_stays_none() {
+    let site = Site::start().await;
+    let connects = json!({
+        "kind": "tcp", "interval_ms": 2_000, "timeout_ms": 1_000, "healthy_after": 1, "unhealthy_after": 2,
+    });
+    assert_eq!(site.pool("p1").await["health_check"], connects);
+    let off = site.api.patch("pools/p1", json!({"health_check": null})).await.expect(200);
+    assert_eq!(off.get("health_check"), Some(&json!(null)), "said, so that what is read can be written back");
+    let same = site.api.get("pools/p1").await.expect(200);
+    assert_eq!(site.api.put("pools/p1", same).await.expect(200)["health_check"], json!(null));
+    assert_eq!(
+        site.api.patch("pools/p1", json!({"balance": "round_robin"})).await.expect(200)["health_check"],
+        json!(null)
+    );
+    assert_eq!(site.api.put("pools/p1", json!({})).await.expect(200)["health_check"], connects);
+    let none = json!({"id": "p2", "health_check": null});
+    assert_eq!(site.api.post("pools", none).await.expect(201)["health_check"], json!(null));
+
+    let asks = site.api.patch("pools/p1", json!({"health_check": {"kind": "http", "path": "/up"}})).await.expect(200);
+    assert_eq!((&asks["health_check"]["path"], &asks["health_check"]["expect"]), (&json!("/up"), &json!([200, 299])));
+    let again = site.api.patch("pools/p1", json!({"health_check": {"kind": "tcp"}})).await.expect(200);
+    assert_eq!(again["health_check"], connects);
+    let both = json!({"id": "p3", "health_check": {"kind": "tcp", "path": "/up"}});
+    let refused = problem(site.api.post("pools", both).await, 422, "VALIDATION_FAILED");
+    assert_eq!(crate::site::pointers(&refused), ["/health_check/path"]);
+}
+
+#[tokio::test]
+async fn the_path_says_which_object_is_replaced() {
+    let site = Site::start().await;
+    site.pool("p1").await;
+    site.api.post("plans", json!({"id": "tiny"})).await.expect(201);
+    for (path, field, body) in [
+        ("pools/p1", "id", json!({"kind": "dedicated"})),
+        ("plans/tiny", "id", json!({"name": "Tiny"})),
+        ("zones/schools.test", "name", json!({"reserved": ["staff"]})),
+    ] {
+        let own = path.split('/').next_back().expect("a name");
+        assert_eq!(site.api.put(path, body.clone()).await.expect(200)[field], own);
+        let with = |name: &str| {
+            let mut body = body.clone();
+            body[field] = json!(name);
+            site.api.put(path, body)
+        };
+        with(own).await.expect(200);
+        let refused = problem(with("other").await, 400, "BAD_REQUEST");
+        assert_eq!(refused["errors"][0]["pointer"], format!("/{field}"));
+        problem(with("Not a name").await, 422, "VALIDATION_FAILED");
+    }
+    let body = json!({"action": {"maintenance": true}});
+    let route = site.api.post("routes", body.clone()).await.expect(201);
+    let path = format!("routes/{}", route["id"].as_str().expect("an id"));
+    assert_eq!(site.api.put(&path, body.clone()).await.expect(200)["id"], route["id"]);
+    let other = site.api.post("routes", body.clone()).await.expect(201);
+    let refused = site.api.put(&path, json!({"id": other["id"], "action": {"maintenance": true}})).await;
+    let refused = problem(refused, 400, "BAD_REQUEST");
+    assert_eq!(refused["errors"][0]["pointer"], "/id");
+}
+
+#[tokio::test]
 async fn a_pool_that_could_not_work_is_refused_with_every_reason() {
     let site = Site::start().await;
     let body = json!({

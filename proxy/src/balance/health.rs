@@ -3,7 +3,7 @@
 //! The task reads the current table on every round, so a new pool is checked within 100 ms and a removed one no
 //! more. A check uses a connection of its own: it must find out what a new request would meet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use schoolgate_config::model::{BackendAddress, BackendId, BackendState, HealthCheck};
+use schoolgate_config::model::{BackendAddress, BackendId, BackendState, HealthCheck, Probe};
 use schoolgate_config::table::RoutingTable;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -33,22 +33,31 @@ const AT_ONCE: usize = 64;
 /// What is to be checked.
 type Table = Arc<ArcSwap<RoutingTable<NodeLive>>>;
 
+/// A check that is due.
+type Due = (Arc<LiveBackend>, HealthCheck);
+
 /// Checks the backends of the current table until the future is dropped.
 pub async fn run(table: Table) {
-    let mut due: HashMap<BackendId, Instant> = HashMap::new();
-    let mut running: JoinSet<BackendId> = JoinSet::new();
+    let mut due_at: HashMap<BackendId, Instant> = HashMap::new();
+    let mut waiting: VecDeque<Due> = VecDeque::new();
+    let mut running: JoinSet<()> = JoinSet::new();
     let mut rounds = tokio::time::interval(ROUND);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = rounds.tick() => start_due(&table.load(), &mut due, &mut running),
-            // The next one that is due can begin.
+            // What was due has begun before more is looked for: each backend has its turn, however many there are.
+            _ = rounds.tick(), if waiting.is_empty() => find_due(&table.load(), &mut due_at, &mut waiting),
             Some(_) = running.join_next(), if !running.is_empty() => {}
+        }
+        while running.len() < AT_ONCE
+            && let Some((backend, rule)) = waiting.pop_front()
+        {
+            running.spawn(async move { check_and_note(&backend, &rule).await });
         }
     }
 }
 
-fn start_due(table: &RoutingTable<NodeLive>, due: &mut HashMap<BackendId, Instant>, running: &mut JoinSet<BackendId>) {
+fn find_due(table: &RoutingTable<NodeLive>, due_at: &mut HashMap<BackendId, Instant>, waiting: &mut VecDeque<Due>) {
     let now = Instant::now();
     let mut present = 0;
     for entry in table.pools() {
@@ -60,32 +69,34 @@ fn start_due(table: &RoutingTable<NodeLive>, due: &mut HashMap<BackendId, Instan
             present += 1;
             let interval = Duration::from_millis(rule.interval_ms.max(1));
             // The first check at once: until then a backend counts as healthy.
-            let at = due.entry(member.backend.id).or_insert(now);
-            if *at > now || running.len() >= AT_ONCE {
+            let at = due_at.entry(member.backend.id).or_insert(now);
+            if *at > now {
                 continue;
             }
             // No two checks of one backend at once: the next is due after this one's time is over.
             *at = now + interval.max(Duration::from_millis(rule.timeout_ms)).mul_f64(fastrand::f64().mul_add(0.2, 0.9));
-            let (backend, rule) = (member.backend.clone(), rule.clone());
-            running.spawn(async move {
-                check_and_note(&backend, &rule).await;
-                backend.id
-            });
+            waiting.push_back((member.backend.clone(), rule.clone()));
         }
     }
-    if due.len() > present * 2 + 64 {
+    if due_at.len() > present * 2 + 64 {
         // Backends that are gone. The others are merely checked a moment early.
-        due.clear();
+        due_at.clear();
     }
 }
 
 async fn check_and_note(backend: &Arc<LiveBackend>, rule: &HealthCheck) {
     let limit = Duration::from_millis(rule.timeout_ms);
-    let outcome = match timeout(limit, status_of(&backend.address, &rule.path)).await {
-        Ok(Ok(status)) if (rule.expect.0..=rule.expect.1).contains(&status) => Ok(()),
-        Ok(Ok(status)) => Err(format!("GET {} answered {status}", rule.path)),
-        Ok(Err(why)) => Err(why),
-        Err(_) => Err(format!("GET {} had no answer within {} ms", rule.path, rule.timeout_ms)),
+    let outcome = match &rule.probe {
+        Probe::Http { path, expect: (first, last) } => match timeout(limit, status_of(&backend.address, path)).await {
+            Ok(Ok(status)) if (*first..=*last).contains(&status) => Ok(()),
+            Ok(Ok(status)) => Err(format!("GET {path} answered {status}")),
+            Ok(Err(why)) => Err(why),
+            Err(_) => Err(format!("GET {path} had no answer within {} ms", rule.timeout_ms)),
+        },
+        Probe::Tcp => match timeout(limit, connect(&backend.address)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(format!("no connection within {} ms", rule.timeout_ms)),
+        },
     };
     if backend.checked(&outcome, rule.healthy_after, rule.unhealthy_after) {
         match outcome {
@@ -97,9 +108,22 @@ async fn check_and_note(backend: &Arc<LiveBackend>, rule: &HealthCheck) {
     }
 }
 
+fn no_connection(error: std::io::Error) -> String {
+    format!("no connection: {error}")
+}
+
+/// Connects, and hangs up.
+async fn connect(address: &BackendAddress) -> Result<(), String> {
+    match address {
+        BackendAddress::Http(addr) | BackendAddress::H2c(addr) => {
+            TcpStream::connect(addr).await.map(drop).map_err(no_connection)
+        }
+        BackendAddress::Unix(socket) => UnixStream::connect(socket).await.map(drop).map_err(no_connection),
+    }
+}
+
 /// Asks for `path` and reads the whole answer.
 async fn status_of(address: &BackendAddress, path: &str) -> Result<u16, String> {
-    let no_connection = |e: std::io::Error| format!("no connection: {e}");
     match address {
         BackendAddress::Http(addr) => {
             let stream = TcpStream::connect(addr).await.map_err(no_connection)?;
@@ -191,11 +215,14 @@ mod tests {
     }
 
     async fn checked(address: BackendAddress) -> Option<String> {
+        checked_by(HealthCheck { timeout_ms: 2_000, ..HealthCheck::default() }, address).await
+    }
+
+    async fn checked_by(rule: HealthCheck, address: BackendAddress) -> Option<String> {
         let mut pool = pool(&[1]);
         pool.backends[0].address = address;
         let live = LivePool::new(&pool, 1);
         let Member { backend, .. } = &live.members()[0];
-        let rule = HealthCheck { timeout_ms: 2_000, ..HealthCheck::default() };
         check_and_note(backend, &rule).await;
         assert_eq!(backend.is_unhealthy(), backend.reason().is_some());
         backend.reason()
@@ -215,6 +242,20 @@ mod tests {
         assert!(checked(BackendAddress::Http(nobody)).await.is_some_and(|why| why.starts_with("no connection: ")));
         let mute = origin(b"").await;
         assert!(checked(mute).await.is_some_and(|why| why.starts_with("no answer")));
+    }
+
+    #[tokio::test]
+    async fn who_listens_is_healthy_to_a_check_that_connects_whatever_it_says() {
+        let rule = || HealthCheck { unhealthy_after: 1, ..HealthCheck::connects() };
+        assert_eq!(checked_by(rule(), origin(b"").await).await, None);
+        let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+        let why = checked_by(rule(), BackendAddress::H2c(nobody)).await;
+        assert!(why.is_some_and(|why| why.starts_with("no connection: ")));
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("app.sock");
+        let _listens = tokio::net::UnixListener::bind(&socket).expect("a socket");
+        assert_eq!(checked_by(rule(), BackendAddress::Unix(socket)).await, None);
+        assert!(checked_by(rule(), BackendAddress::Unix(dir.path().join("none"))).await.is_some());
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use schoolgate_config::model::{
     BackendAddress, BackendId, BackendState, Balance, Color, DomainName, Isolation, PlanId, PoolId, PoolKind,
-    PoolKindRule, QuotaMode, Slug, SubscriptionStatus, TenantId, Weight,
+    PoolKindRule, ProbeKind, QuotaMode, Slug, SubscriptionStatus, TenantId, Weight,
 };
 
 use super::{Errors, Place, Readable, kind_of};
@@ -201,7 +201,7 @@ macro_rules! chosen {
         }
     )*};
 }
-chosen!(Isolation, SubscriptionStatus, QuotaMode, PoolKindRule, PoolKind, Balance, BackendState);
+chosen!(Isolation, SubscriptionStatus, QuotaMode, PoolKindRule, PoolKind, ProbeKind, Balance, BackendState);
 
 impl Readable for Weight {
     fn read(value: &Value, at: &Place, errors: &mut Errors) -> Option<Self> {

@@ -1,8 +1,8 @@
 //! Reading the parts of the model, with the bounds of their values.
 
 use schoolgate_config::model::{
-    Ejection, HeaderMatch, HealthCheck, Limits, PoolTimeouts, Profile, Quota, Redirect, Retry, Rewrite, RouteAction,
-    RouteMatch, Subscription, Theme,
+    Ejection, HeaderMatch, HealthCheckForm, Limits, PoolTimeouts, ProbeKind, Profile, Quota, Redirect, Retry, Rewrite,
+    RouteAction, RouteMatch, Subscription, Theme,
 };
 
 use super::readable;
@@ -22,13 +22,14 @@ readable!(Limits {
     custom_domains,
     body_bytes,
 });
-readable!(HealthCheck {
-    path = Self::default().path,
+readable!(HealthCheckForm {
+    kind = ProbeKind::Http,
+    path,
     interval_ms = Self::default().interval_ms,
     timeout_ms = Self::default().timeout_ms,
     healthy_after = Self::default().healthy_after,
     unhealthy_after = Self::default().unhealthy_after,
-    expect = Self::default().expect,
+    expect,
 });
 readable!(Ejection {
     consecutive_failures = Self::default().consecutive_failures,
