@@ -18,7 +18,7 @@ use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use schoolgate_config::identity::{self, Headers, Refusal, RequestFacts};
-use schoolgate_config::model::Route;
+use schoolgate_config::model::{PoolTimeouts, Route};
 use schoolgate_config::settings::EdgeLimits;
 use schoolgate_config::table::{RoutingTable, TenantEntry};
 use schoolgate_config::time::Clock;
@@ -29,7 +29,7 @@ use crate::admit::gate::{self, HeadLimits};
 use crate::admit::limits::BodyMeter;
 use crate::answer::{self, Answer};
 use crate::balance::retry::{self, Attempt, Failure, Verdict};
-use crate::balance::{InFlight, NoBackend};
+use crate::balance::{InFlight, LiveBackend, NoBackend};
 use crate::exchange::{Exchange, Target};
 use crate::fault::Fault;
 use crate::feed::Signing;
@@ -72,6 +72,16 @@ impl std::fmt::Debug for Gateway {
     }
 }
 
+/// The attempt that begins.
+pub(crate) struct Next {
+    /// Which backend is asked.
+    pub(crate) backend: Arc<LiveBackend>,
+    /// Its pool's.
+    pub(crate) timeouts: PoolTimeouts,
+    /// What is asked of the connection.
+    pub(crate) wants: Wants,
+}
+
 /// What admission came to.
 enum Admitted {
     /// To a backend, which is chosen.
@@ -100,11 +110,35 @@ impl Gateway {
 
     /// Runs a step of ours; a panic in it is caught, counted, and becomes a fault. It is a bug, but not one that may
     /// take other tenants' connections down.
-    fn guard<T>(&self, step: impl FnOnce() -> T) -> Result<T, Fault> {
+    pub(crate) fn guard<T>(&self, step: impl FnOnce() -> T) -> Result<T, Fault> {
         catch_unwind(AssertUnwindSafe(step)).map_err(|_| {
             self.0.observe.panicked();
             Fault::Internal
         })
+    }
+
+    /// What becomes of a request before a backend is asked: says whether it has been answered.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(crate) async fn receive(&self, session: &mut ServerSession, exchange: &mut Exchange) -> Result<bool> {
+        let admitted = self.guard(|| self.admit(session, exchange)).unwrap_or_else(|fault| Err(fault.into()));
+        let (answer, keep) = match admitted {
+            Ok(Admitted::Forward) => return Ok(false),
+            Ok(Admitted::Answer(answer)) => (answer, true),
+            Err(Refused { fault, keep }) => {
+                exchange.fault = Some(fault);
+                let tenant = exchange.tenant.as_ref().map(|t| &*t.tenant);
+                (Answer::fault(fault, &exchange.request_id, tenant, &session.req_header().headers), keep)
+            }
+        };
+        answer.send(session, keep).await?;
+        Ok(true)
+    }
+
+    /// The context of a request that has just arrived.
+    pub(crate) fn begin(&self) -> Exchange {
+        Exchange::new(self.0.clock.unix_ms())
     }
 
     /// Everything that is decided before a backend is asked.
@@ -121,7 +155,9 @@ impl Gateway {
             // Where the next message begins is not sure after a head like that.
             .map_err(|fault| Refused { fault, keep: false })?;
         exchange.head = head;
-        normalise(session.req_header_mut(), head.absolute_form);
+        if head.absolute_form {
+            to_origin_form(session.req_header_mut());
+        }
         exchange.client = Some(client(conn.as_deref(), session, &parts.trusted_hops));
         if head.asterisk {
             return Ok(Admitted::Answer(Answer::no_content(&exchange.request_id)));
@@ -229,8 +265,8 @@ impl Gateway {
         session.set_write_timeout(Some(self.0.limits.write_stall_s.duration()));
     }
 
-    /// The peer of the attempt that begins.
-    fn attempt(&self, session: &mut ServerSession, exchange: &mut Exchange) -> Result<Box<HttpPeer>, Fault> {
+    /// Begins an attempt: which backend, and what is asked of the connection to it.
+    pub(crate) fn attempt(&self, session: &mut ServerSession, exchange: &mut Exchange) -> Result<Next, Fault> {
         if !exchange.attempts.fresh {
             choose(exchange, exchange.now_ms()).map_err(|NoBackend| Fault::NoBackend)?;
             // What was read of the body is sent, and counted, again.
@@ -251,20 +287,21 @@ impl Gateway {
             read = read.max(self.0.limits.body_stall_s.duration());
         }
         let wants = Wants { group: group(tenant.live.number, pool.live.number), read, upgrade: exchange.head.upgrade };
-        peer::peer(&backend.address, timeouts, wants).map_err(|_| Fault::Internal)
+        Ok(Next { backend: backend.clone(), timeouts: timeouts.clone(), wants })
     }
 
-    fn rewrite_request(&self, session: &ServerSession, upstream: &mut RequestHeader, exchange: &Exchange) {
+    /// Rewrites the fields of a request for its backend.
+    pub(crate) fn rewrite_fields(&self, session: &ServerSession, headers: &mut HeaderMap, exchange: &Exchange) {
         let (Some(target), Some(tenant), Some(client)) = (&exchange.target, &exchange.tenant, &exchange.client) else {
             return;
         };
         let key = self.0.signing.load();
         let context = context(key.as_ref(), tenant, &target.pool.pool.id, exchange.began_ms.div_euclid(1_000));
         let peer = conn_info(session).map_or(client.ip, |conn| conn.client.ip().to_canonical());
-        // From HTTP/2 to HTTP/2 there is no `Host`; one is set so that both ways are the same from here on.
+        // HTTP/2 has no `Host`; one is set so that all ways are the same from here on.
         let from_authority = match &target.host {
-            None if !upstream.headers.contains_key(HOST) => {
-                upstream.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok())
+            None if !headers.contains_key(HOST) => {
+                session.req_header().uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok())
             }
             _ => None,
         };
@@ -280,17 +317,49 @@ impl Gateway {
             secure: client.secure,
             host: target.host.as_ref().or(from_authority.as_ref()),
         };
-        if let Some(route) = &target.route
-            && let Some(changed) =
-                upstream.uri.path_and_query().and_then(|t| request::rewritten_target(route, t.as_str()))
-        {
-            set_target(upstream, &changed);
+        request::rewrite(headers, &up);
+    }
+
+    fn rewrite_request(&self, session: &ServerSession, upstream: &mut RequestHeader, exchange: &Exchange) {
+        if let Some(target) = rewritten_target(upstream, exchange) {
+            set_target(upstream, &target);
         }
-        change_fields(upstream, |headers| request::rewrite(headers, &up));
+        change_fields(upstream, |headers| self.rewrite_fields(session, headers, exchange));
+    }
+
+    /// The backend's final answer begins.
+    pub(crate) fn answered(&self, status: http::StatusCode, exchange: &mut Exchange) {
+        exchange.times.first_byte = Some(exchange.elapsed());
+        exchange.attempts.status = Some(status.as_u16());
+        if let (Some(target), Some(attempt)) = (&exchange.target, &exchange.attempts.current) {
+            let (pool, backend) = (&target.pool, attempt.backend());
+            if matches!(status.as_u16(), 502..=504) {
+                pool.live.failed(backend, &pool.pool.ejection, exchange.now_ms());
+            } else {
+                pool.live.succeeded(backend, || exchange.now_ms());
+            }
+        }
+    }
+
+    /// Rewrites the fields of a final answer for the client.
+    pub(crate) fn rewrite_answer(
+        &self,
+        session: &ServerSession,
+        status: http::StatusCode,
+        headers: &mut HeaderMap,
+        exchange: &Exchange,
+    ) {
+        response::rewrite(headers, status, &exchange.request_id.header());
+        if session.req_header().version == Version::HTTP_10 {
+            response::without_chunks(headers);
+        }
+        if session.is_http2() {
+            response::for_http2(headers);
+        }
     }
 
     /// Takes a failed attempt into account and says whether another follows.
-    fn after_failure(&self, session: &ServerSession, exchange: &mut Exchange, failure: Failure) -> bool {
+    pub(crate) fn after_failure(&self, session: &ServerSession, exchange: &mut Exchange, failure: Failure) -> bool {
         let now_ms = exchange.now_ms();
         let Some(target) = &exchange.target else { return false };
         let Some(backend) = exchange.attempts.current.as_ref().map(|a| a.backend().clone()) else { return false };
@@ -328,7 +397,7 @@ impl Gateway {
         true
     }
 
-    fn finished(&self, session: &ServerSession, exchange: &Exchange) {
+    pub(crate) fn finished(&self, session: &ServerSession, exchange: &Exchange) {
         let request = session.req_header();
         let conn = conn_info(session);
         let client = exchange.client.map(|c| c.ip).or_else(|| conn.map(|c| c.client.ip()));
@@ -405,14 +474,21 @@ fn client(conn: Option<&ConnInfo>, session: &ServerSession, trusted: &[IpNet]) -
     Client::of(peer, conn.is_some_and(ConnInfo::is_tls), &session.req_header().headers, trusted)
 }
 
-/// Forgets how names were spelled (every later copy and change is half the work) and, for a target in absolute form,
-/// everything before its path.
-fn normalise(request: &mut RequestHeader, absolute_form: bool) {
-    if absolute_form {
-        let target = gate::origin_form(request.raw_path()).to_vec();
-        // The gate has read it already.
-        let _ = request.set_raw_path(&target);
-    }
+/// Forgets everything before the path of a target in absolute form.
+fn to_origin_form(request: &mut RequestHeader) {
+    let target = gate::origin_form(request.raw_path()).to_vec();
+    // The gate has read it already.
+    let _ = request.set_raw_path(&target);
+}
+
+/// The target towards the backend, if the route changes it.
+pub(crate) fn rewritten_target(request: &RequestHeader, exchange: &Exchange) -> Option<String> {
+    let route = exchange.target.as_ref()?.route.as_ref()?;
+    request::rewritten_target(route, request.uri.path_and_query()?.as_str())
+}
+
+/// Forgets how names were spelled: every later copy and change is half the work.
+fn forget_case(request: &mut RequestHeader) {
     if request.has_case() && request.raw_path_is_utf8() {
         change_fields(request, |_| {});
     }
@@ -483,30 +559,26 @@ impl ProxyHttp for Gateway {
     type CTX = Exchange;
 
     fn new_ctx(&self) -> Exchange {
-        Exchange::new(self.0.clock.unix_ms())
+        self.begin()
     }
 
     /// None: what is not used costs nothing.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        let admitted = self.guard(|| self.admit(session, exchange)).unwrap_or_else(|fault| Err(fault.into()));
-        let (answer, keep) = match admitted {
-            Ok(Admitted::Forward) => return Ok(false),
-            Ok(Admitted::Answer(answer)) => (answer, true),
-            Err(Refused { fault, keep }) => {
-                exchange.fault = Some(fault);
-                let tenant = exchange.tenant.as_ref().map(|t| &*t.tenant);
-                (Answer::fault(fault, &exchange.request_id, tenant, &session.req_header().headers), keep)
-            }
-        };
-        answer.send(session, keep).await?;
-        Ok(true)
+        let answered = self.receive(session, exchange).await?;
+        if !answered {
+            forget_case(session.req_header_mut());
+        }
+        Ok(answered)
     }
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        let attempt = self.guard(|| self.attempt(session, exchange)).and_then(|peer| peer);
-        attempt.map_err(|fault| stop(exchange, fault))
+        let attempt = self.guard(|| self.attempt(session, exchange)).and_then(|next| next);
+        let peer = attempt.and_then(|next| {
+            peer::peer(&next.backend.address, &next.timeouts, next.wants).map_err(|_| Fault::Internal)
+        });
+        peer.map_err(|fault| stop(exchange, fault))
     }
 
     async fn connected_to_upstream(
@@ -556,16 +628,7 @@ impl ProxyHttp for Gateway {
         if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        exchange.times.first_byte = Some(exchange.elapsed());
-        exchange.attempts.status = Some(status.as_u16());
-        if let (Some(target), Some(attempt)) = (&exchange.target, &exchange.attempts.current) {
-            let (pool, backend) = (&target.pool, attempt.backend());
-            if matches!(status.as_u16(), 502..=504) {
-                pool.live.failed(backend, &pool.pool.ejection, exchange.now_ms());
-            } else {
-                pool.live.succeeded(backend, || exchange.now_ms());
-            }
-        }
+        self.answered(status, exchange);
         Ok(())
     }
 
@@ -580,13 +643,7 @@ impl ProxyHttp for Gateway {
         }
         let (empty, ()) = http::Response::new(()).into_parts();
         let mut parts: http::response::Parts = std::mem::replace(answer, ResponseHeader::from(empty)).into();
-        response::rewrite(&mut parts.headers, parts.status, &exchange.request_id.header());
-        if session.req_header().version == Version::HTTP_10 {
-            response::without_chunks(&mut parts.headers);
-        }
-        if session.is_http2() {
-            response::for_http2(&mut parts.headers);
-        }
+        self.rewrite_answer(session, parts.status, &mut parts.headers, exchange);
         *answer = ResponseHeader::from(parts);
         Ok(())
     }

@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-use pingora_proxy::ProxyHttp;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::admission::Permit;
 use super::edge::{Listens, Shared, Worker};
 use super::{
-    ConnInfo, ConnectionRefusal, EdgeIo, HandshakeResult, Protocol, ProxyProtocol, TlsInfo, TlsVersion, h1, h2,
+    ConnInfo, ConnectionRefusal, EdgeIo, HandshakeResult, Protocol, ProxyProtocol, Serve, TlsInfo, TlsVersion, h1, h2,
     proxy_header,
 };
 
@@ -26,16 +25,13 @@ impl Drop for Open {
 
 /// Shakes hands, and hands the connection to a task of the protocol agreed on. A task of its own, so that an idle
 /// connection holds the state of its protocol and no more.
-pub(super) async fn serve<SV>(
-    worker: Arc<Worker<SV>>,
+pub(super) async fn serve<A: Serve>(
+    worker: Arc<Worker<A>>,
     kind: Listens,
     tcp: TcpStream,
     peer: SocketAddr,
     mut permit: Permit,
-) where
-    SV: ProxyHttp + Send + Sync + 'static,
-    SV::CTX: Send + Sync,
-{
+) {
     worker.shared.observer.connection_opened();
     let open = Open(Arc::clone(&worker.shared));
     let Some(io) = establish(&worker.shared, kind, tcp, peer, &mut permit).await else { return };

@@ -7,16 +7,14 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::tls::SslDigest;
-use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::admission::{Admission, Permit};
-use super::{TlsVersion, TransportLimits, TransportObserver, connection};
+use super::{Serve, TlsVersion, TransportLimits, TransportObserver, connection};
 use crate::tls::Certificates;
 use crate::tls::sni::Terms;
 
@@ -24,12 +22,12 @@ use crate::tls::sni::Terms;
 /// connection it could not take stays at the head of the queue.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Makes the HTTP proxy of the worker with this number, on the worker's own thread and runtime. One per worker, so that
-/// a pooled backend connection is never used from another runtime than the one it is registered with.
-pub type MakeApp<SV> = Arc<dyn Fn(usize) -> Arc<HttpProxy<SV>> + Send + Sync>;
+/// Makes what serves the requests of the worker with this number, on the worker's own thread and runtime. One per
+/// worker, so that a pooled backend connection is never used from another runtime than the one it is registered with.
+pub type MakeApp<A> = Arc<dyn Fn(usize) -> Arc<A> + Send + Sync>;
 
 /// What an edge is started with.
-pub struct EdgeOptions<SV> {
+pub struct EdgeOptions<A> {
     /// Bound listeners for plain HTTP.
     pub http: Vec<TcpListener>,
     /// Bound listeners for TLS.
@@ -40,8 +38,8 @@ pub struct EdgeOptions<SV> {
     pub certificates: Arc<dyn Certificates>,
     /// What a connection may take.
     pub limits: TransportLimits,
-    /// Makes each worker's HTTP proxy.
-    pub make_app: MakeApp<SV>,
+    /// Makes what serves each worker's requests.
+    pub make_app: MakeApp<A>,
     /// Told what happens.
     pub observer: Arc<dyn TransportObserver>,
 }
@@ -93,9 +91,9 @@ pub(super) struct Shared {
 }
 
 /// One thread's share of the edge.
-pub(super) struct Worker<SV> {
+pub(super) struct Worker<A> {
     pub(super) shared: Arc<Shared>,
-    pub(super) app: Arc<HttpProxy<SV>>,
+    pub(super) app: Arc<A>,
     /// True once the edge is stopping. Pingora looks at it too.
     pub(super) stop: watch::Receiver<bool>,
     /// Connections and HTTP/2 streams that are being served.
@@ -120,11 +118,7 @@ impl Edge {
     ///
     /// # Errors
     /// [`EdgeError`] says what the system refused; workers started before it are stopped.
-    pub fn start<SV>(options: EdgeOptions<SV>) -> Result<EdgeHandle, EdgeError>
-    where
-        SV: ProxyHttp + Send + Sync + 'static,
-        SV::CTX: Send + Sync,
-    {
+    pub fn start<A: Serve>(options: EdgeOptions<A>) -> Result<EdgeHandle, EdgeError> {
         let EdgeOptions { http, https, workers, certificates, limits, make_app, observer } = options;
         let addresses = |listeners: &[TcpListener]| -> Result<Vec<SocketAddr>, EdgeError> {
             listeners.iter().map(|listener| listener.local_addr().map_err(EdgeError::Listener)).collect()
@@ -232,11 +226,7 @@ fn most_connections() -> usize {
 }
 
 /// A worker's life. Says whether all its connections ended by themselves.
-async fn run<SV>(worker: Arc<Worker<SV>>, listeners: Vec<(Listens, tokio::net::TcpListener)>) -> bool
-where
-    SV: ProxyHttp + Send + Sync + 'static,
-    SV::CTX: Send + Sync,
-{
+async fn run<A: Serve>(worker: Arc<Worker<A>>, listeners: Vec<(Listens, tokio::net::TcpListener)>) -> bool {
     for (kind, listener) in listeners {
         worker.tasks.spawn(accept(Arc::clone(&worker), kind, listener));
     }
@@ -249,18 +239,14 @@ where
     // request. Only then is Pingora told to drop what waits for a request.
     let lame_duck = stop_by.min(Instant::now() + worker.shared.limits.lame_duck);
     let _ = timeout_at(lame_duck, worker.tasks.wait()).await;
-    worker.app.http_cleanup().await;
+    worker.app.let_go().await;
     let drained = timeout_at(stop_by, worker.tasks.wait()).await.is_ok();
     debug!(drained, left = worker.tasks.len(), "a worker of the edge has stopped");
     drained
 }
 
 /// Accepts until the stop.
-async fn accept<SV>(worker: Arc<Worker<SV>>, kind: Listens, listener: tokio::net::TcpListener)
-where
-    SV: ProxyHttp + Send + Sync + 'static,
-    SV::CTX: Send + Sync,
-{
+async fn accept<A: Serve>(worker: Arc<Worker<A>>, kind: Listens, listener: tokio::net::TcpListener) {
     let mut stop = worker.stop.clone();
     let mut failing = false;
     loop {
@@ -291,10 +277,12 @@ where
     }
 }
 
-fn open<SV>(worker: &Arc<Worker<SV>>, kind: Listens, tcp: tokio::net::TcpStream, peer: SocketAddr, permit: Permit)
-where
-    SV: ProxyHttp + Send + Sync + 'static,
-    SV::CTX: Send + Sync,
-{
+fn open<A: Serve>(
+    worker: &Arc<Worker<A>>,
+    kind: Listens,
+    tcp: tokio::net::TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+) {
     worker.tasks.spawn(connection::serve(Arc::clone(worker), kind, tcp, peer, permit));
 }

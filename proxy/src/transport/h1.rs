@@ -8,15 +8,13 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_proxy::ProxyHttp;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::edge::Worker;
 use super::head::{HeadScan, Whole};
-use super::{EdgeIo, HeadFault, TransportLimits, raw_error};
+use super::{EdgeIo, HeadFault, Serve, TransportLimits, Upload, raw_error};
 
 /// Time for Pingora to read what is left of a body that nobody wanted, so that the connection can be used again: 1 s.
 pub(super) const DRAIN_BODY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -42,11 +40,7 @@ struct Patience<'a> {
 }
 
 /// Serves requests until the connection ends.
-pub(super) async fn serve<SV>(worker: &Worker<SV>, mut io: Box<EdgeIo>)
-where
-    SV: ProxyHttp + Send + Sync + 'static,
-    SV::CTX: Send + Sync,
-{
+pub(super) async fn serve<A: Serve>(worker: &Worker<A>, mut io: Box<EdgeIo>) {
     let limits = &worker.shared.limits;
     let mut watch = worker.stop.clone();
     let mut stopped = pin!(async move {
@@ -61,14 +55,17 @@ where
         let mut whole_by = None;
         let next =
             poll_fn(|cx| next(&mut io, &mut head, &mut scan, &mut whole_by, &mut patience, stopped.as_mut(), cx));
-        match next.await {
-            Next::Head(whole) => io.begin(&mut head, whole),
+        let upload = match next.await {
+            Next::Head(whole) => {
+                io.begin(&mut head, whole);
+                if whole.body == Some(0) { Upload::None } else { Upload::Possible }
+            }
             Next::Close => return io.close().await,
             Next::Fault(fault) => {
                 worker.shared.observer.head_refused(fault);
                 return refuse(io, fault).await;
             }
-        }
+        };
         let requests = io.info().begin_request();
         let last = requests >= limits.requests_h1 || *worker.stop.borrow();
         let mut session = ServerSession::new_http1(io);
@@ -79,7 +76,7 @@ where
         session.set_keepalive_reuses_remaining(last.then_some(0));
         session.set_read_timeout(Some(limits.body_stall));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
-        let Some(reused) = worker.app.process_new_http(session, &worker.stop).await else { return };
+        let Some(reused) = worker.app.serve(session, upload, &worker.stop).await else { return };
         let (stream, settings) = reused.consume();
         carried = settings;
         // The stream is the one we handed in; nothing else could come back.

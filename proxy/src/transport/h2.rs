@@ -7,16 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession};
 use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, Ssl, Stream};
-use pingora_proxy::ProxyHttp;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::edge::Worker;
 use super::h1::DRAIN_BODY;
-use super::{EdgeIo, TransportLimits};
+use super::{EdgeIo, Serve, TransportLimits, Upload};
 
 /// Malformed requests that a connection survives: 32. A client with a bug makes a few; more is an attack on the parser.
 const MALFORMED: usize = 32;
@@ -48,11 +46,7 @@ impl Drop for Serving {
 }
 
 /// Serves streams until the connection ends.
-pub(super) async fn serve<SV>(worker: &Arc<Worker<SV>>, io: Box<EdgeIo>)
-where
-    SV: ProxyHttp + Send + Sync + 'static,
-    SV::CTX: Send + Sync,
-{
+pub(super) async fn serve<A: Serve>(worker: &Arc<Worker<A>>, io: Box<EdgeIo>) {
     let limits = &worker.shared.limits;
     let info = Arc::clone(io.info());
     let digest = Arc::new(Digest {
@@ -95,13 +89,14 @@ where
                 }
                 serving.fetch_add(1, Ordering::Relaxed);
                 let (worker, serving) = (Arc::clone(worker), Serving(Arc::clone(&serving)));
+                let upload = if session.is_body_empty() { Upload::None } else { Upload::Possible };
                 let mut session = ServerSession::new_http2(session);
                 session.set_write_timeout(Some(limits.write_stall));
                 session.set_total_drain_timeout(Some(DRAIN_BODY));
                 let tasks = worker.tasks.clone();
                 tasks.spawn(async move {
                     let _serving = serving;
-                    worker.app.process_new_http(session, &worker.stop).await;
+                    worker.app.serve(session, upload, &worker.stop).await;
                 });
                 idle_since = Instant::now();
             }

@@ -3,7 +3,7 @@
 //! Pingora's own listener has no deadline for a whole request head, no cap on connections, holds 100 KB per idle
 //! connection and flushes every HTTP/2 frame by itself, so everything below its HTTP proxy is ours:
 //!
-//! 1. [`edge`]: a thread per core, each with its runtime, its accept loops and its own `HttpProxy`.
+//! 1. [`edge`]: a thread per core, each with its runtime, its accept loops and its own [`Serve`].
 //! 2. `admission`: how many connections, in all and per client address.
 //! 3. `proxy_header`, then [`crate::tls`]: who the client is, and the handshake, under one deadline.
 //! 4. `io`: [`EdgeIo`], the stream that Pingora reads and writes.
@@ -21,6 +21,7 @@ mod io;
 mod limits;
 mod observer;
 mod proxy_header;
+mod serve;
 
 pub use conn_info::{ConnInfo, Protocol, TlsInfo, conn_info};
 pub use edge::{Edge, EdgeError, EdgeHandle, EdgeOptions, MakeApp};
@@ -28,3 +29,4 @@ pub use head::{HeadFault, raw_error};
 pub use io::EdgeIo;
 pub use limits::{ProxyProtocol, TransportLimits};
 pub use observer::{ConnectionRefusal, HandshakeResult, TlsVersion, TransportObserver};
+pub use serve::{Serve, Upload};
