@@ -4,6 +4,8 @@
 
 use pingora_error::{Error, ErrorSource, ErrorType};
 
+use crate::transport::BadChunks;
+
 /// Why a request got an answer of ours instead of a backend's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -157,6 +159,7 @@ impl Fault {
     pub(crate) fn of_error(error: &Error, body_pending: bool) -> Option<Self> {
         use ErrorType as E;
         match (&error.esource, &error.etype) {
+            (ErrorSource::Downstream, E::ReadError) if is_bad_chunks(error) => Some(Self::BadRequest),
             (ErrorSource::Downstream, E::ReadTimedout) => Some(Self::RequestTimeout),
             (
                 ErrorSource::Downstream,
@@ -171,6 +174,12 @@ impl Fault {
             (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Self::Internal),
         }
     }
+}
+
+/// Whether the client's framing is what stopped the reading.
+fn is_bad_chunks(error: &Error) -> bool {
+    let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.and_then(std::io::Error::get_ref).is_some_and(<dyn std::error::Error + Send + Sync>::is::<BadChunks>)
 }
 
 #[cfg(test)]
@@ -199,6 +208,14 @@ mod tests {
     fn a_client_that_is_gone_gets_no_answer() {
         assert_eq!(Fault::of_error(&Error::new_down(ErrorType::ConnectionClosed), false), None);
         assert_eq!(Fault::of_error(&Error::new_down(ErrorType::WriteError), false), None);
+    }
+
+    #[test]
+    fn a_body_in_malformed_chunks_is_a_bad_request() {
+        let cause = std::io::Error::new(std::io::ErrorKind::InvalidData, BadChunks);
+        let mut error = Error::because(ErrorType::ReadError, "when reading the body", cause);
+        error.esource = ErrorSource::Downstream;
+        assert_eq!(Fault::of_error(&error, true), Some(Fault::BadRequest));
     }
 
     #[test]

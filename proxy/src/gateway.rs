@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{CONNECTION, HOST};
 use http::{HeaderMap, HeaderValue, Version};
 use ipnet::IpNet;
 use pingora_core::modules::http::HttpModules;
@@ -98,7 +98,8 @@ struct Refused {
 
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
-        Self { fault, keep: true }
+        // After a request that is not valid, where the next one begins is not sure.
+        Self { fault, keep: fault != Fault::BadRequest }
     }
 }
 
@@ -148,8 +149,11 @@ impl Gateway {
         if let Some(conn) = &conn {
             conn.see_request();
         }
-        let limits =
-            HeadLimits { target_bytes: parts.limits.uri_bytes as usize, fields: parts.limits.header_fields as usize };
+        let limits = HeadLimits {
+            target_bytes: parts.limits.uri_bytes as usize,
+            fields: parts.limits.header_fields as usize,
+            list_bytes: parts.limits.head_bytes as usize,
+        };
         let raw = || session.as_http1().map(|h1| h1.get_headers_raw_bytes());
         let head = gate::check(session.req_header(), raw, &limits)
             // Where the next message begins is not sure after a head like that.
@@ -157,6 +161,9 @@ impl Gateway {
         exchange.head = head;
         if head.absolute_form {
             to_origin_form(session.req_header_mut());
+        }
+        if head.nominates_unwanted {
+            forget_nominations(session.req_header_mut());
         }
         exchange.client = Some(client(conn.as_deref(), session, &parts.trusted_hops));
         if head.asterisk {
@@ -456,7 +463,7 @@ impl Headers for Fields<'_> {
 fn authority(request: &RequestHeader) -> Option<&str> {
     let pseudo = request.uri.authority().map(|a| a.as_str());
     // Not UTF-8 is not a host either; the decision then finds no identifier it could read.
-    pseudo.or_else(|| request.headers.get(HOST)?.to_str().ok())
+    pseudo.or_else(|| std::str::from_utf8(request.headers.get(HOST)?.as_bytes()).ok())
 }
 
 /// The canonical authority, if it is not what was sent.
@@ -479,6 +486,16 @@ fn to_origin_form(request: &mut RequestHeader) {
     let target = gate::origin_form(request.raw_path()).to_vec();
     // The gate has read it already.
     let _ = request.set_raw_path(&target);
+}
+
+/// Forgets what `Connection` says of fields that are not passed on.
+fn forget_nominations(request: &mut RequestHeader) {
+    let kept: Vec<_> = request.headers.get_all(CONNECTION).iter().filter_map(gate::without_unwanted).collect();
+    request.remove_header(&CONNECTION);
+    for value in kept {
+        // What was a value of this field is one without some of its words.
+        let _ = request.append_header(CONNECTION, value);
+    }
 }
 
 /// The target towards the backend, if the route changes it.

@@ -5,11 +5,11 @@
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
 use crate::fault::Fault;
-use crate::forward::request::is_ours;
+use crate::forward::request::{is_ours, is_unwanted};
 
 /// Longest method: `PROPPATCH` has 9; no registered one has more than 17.
 const METHOD_LENGTH: usize = 32;
@@ -21,6 +21,8 @@ pub(crate) struct HeadLimits {
     pub(crate) target_bytes: usize,
     /// Header fields.
     pub(crate) fields: usize,
+    /// Bytes of an HTTP/2 header list (RFC 9113 section 6.5.2: 32 bytes are added for each field).
+    pub(crate) list_bytes: usize,
 }
 
 /// What the gate learned on its way.
@@ -36,6 +38,8 @@ pub(crate) struct Head {
     pub(crate) upgrade: bool,
     /// There are fields that are not passed on: ours, or with `_` in their names.
     pub(crate) has_unwanted: bool,
+    /// `Connection` names fields that are not passed on.
+    pub(crate) nominates_unwanted: bool,
     /// Several `Cookie` fields, as HTTP/2 sends them.
     pub(crate) cookie_crumbs: bool,
     /// The target is in absolute form.
@@ -76,6 +80,9 @@ fn check_method(method: &Method) -> Result<(), Fault> {
 }
 
 fn check_target(request: &RequestHeader, limits: &HeadLimits, head: &mut Head) -> Result<(), Fault> {
+    if request.version == Version::HTTP_2 && request.uri.scheme_str().is_some_and(|s| !matches!(s, "https" | "http")) {
+        return Err(Fault::BadRequest);
+    }
     let raw = request.raw_path();
     if raw.len() > limits.target_bytes {
         return Err(Fault::UriTooLong);
@@ -159,9 +166,17 @@ fn check_fields(request: &RequestHeader, h2: bool, limits: &HeadLimits, head: &m
     if headers.len() > limits.fields {
         return Err(Fault::HeadersTooLarge);
     }
+    if h2 && list_bytes(headers) > limits.list_bytes {
+        return Err(Fault::HeadersTooLarge);
+    }
     let (mut hosts, mut lengths, mut codings, mut cookies) = (0, 0, 0, 0);
     for (name, value) in headers {
-        if value.as_bytes().iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
+        let bytes = value.as_bytes();
+        if bytes.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
+            return Err(Fault::BadRequest);
+        }
+        if h2 && (is_space(bytes.first()) || is_space(bytes.last())) {
+            // RFC 9113 section 8.2.1; on HTTP/1.1 it is not part of the value.
             return Err(Fault::BadRequest);
         }
         if *name == HOST {
@@ -180,7 +195,7 @@ fn check_fields(request: &RequestHeader, h2: bool, limits: &HeadLimits, head: &m
             if h2 {
                 return Err(Fault::BadRequest);
             }
-            check_connection(value)?;
+            head.nominates_unwanted |= check_connection(value)?;
         } else if *name == UPGRADE {
             if h2 {
                 return Err(Fault::BadRequest);
@@ -201,11 +216,21 @@ fn check_fields(request: &RequestHeader, h2: bool, limits: &HeadLimits, head: &m
     }
     head.cookie_crumbs = cookies > 1;
     head.chunked = codings > 0;
+    // A protocol is not switched in the middle of a body.
+    head.upgrade &= !head.chunked && head.content_length.is_none_or(|length| length == 0);
     let http10_coding = request.version == Version::HTTP_10 && codings > 0;
     if hosts > 1 || lengths > 1 || codings > 1 || (lengths > 0 && codings > 0) || http10_coding {
         return Err(Fault::BadRequest);
     }
     Ok(())
+}
+
+fn list_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+}
+
+fn is_space(byte: Option<&u8>) -> bool {
+    matches!(byte, Some(b' ' | b'\t'))
 }
 
 /// 1-19 digits, so that every parser reads the same number.
@@ -217,8 +242,10 @@ fn parse_length(value: &HeaderValue) -> Result<u64, Fault> {
     Ok(digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-/// `Connection` may name what belongs to one hop, never what a message means or who sent it: a proxy would remove it.
-fn check_connection(value: &HeaderValue) -> Result<(), Fault> {
+/// `Connection` may name what belongs to one hop, never what a message means: a proxy would remove it. What it says of
+/// our own fields is said of the client's copies, which are removed in any case; says whether it does.
+fn check_connection(value: &HeaderValue) -> Result<bool, Fault> {
+    let mut unwanted = false;
     for token in value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
         if matches!(token.len(), 0 | 5 | 7 | 10)
             && (token.is_empty()
@@ -231,13 +258,22 @@ fn check_connection(value: &HeaderValue) -> Result<(), Fault> {
         let name = HeaderName::from_bytes(token).map_err(|_| Fault::BadRequest)?;
         let protected = matches!(
             name.as_str(),
-            "host" | "content-length" | "transfer-encoding" | "content-type" | "cookie" | "authorization" | "forwarded"
+            "host" | "content-length" | "transfer-encoding" | "content-type" | "cookie" | "authorization"
         );
-        if protected || is_ours(&name) || name.as_str().contains('_') {
+        if protected {
             return Err(Fault::BadRequest);
         }
+        unwanted |= is_unwanted(&name);
     }
-    Ok(())
+    Ok(unwanted)
+}
+
+/// `Connection` without the fields that are not passed on: nobody after us may take it for a word on ours.
+pub(crate) fn without_unwanted(connection: &HeaderValue) -> Option<HeaderValue> {
+    let tokens = connection.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let wanted = tokens.filter(|token| HeaderName::from_bytes(token).is_ok_and(|name| !is_unwanted(&name)));
+    let joined = wanted.collect::<Vec<_>>().join(&b", "[..]);
+    HeaderValue::from_bytes(&joined).ok().filter(|value| !value.is_empty())
 }
 
 fn names_content_length(raw: &[u8]) -> bool {
@@ -252,7 +288,7 @@ fn names_content_length(raw: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { target_bytes: 8 * 1024, fields: 100 };
+    const LIMITS: HeadLimits = HeadLimits { target_bytes: 8 * 1024, fields: 100, list_bytes: 32 * 1024 };
 
     fn request(method: &str, target: &str, fields: &[(&'static str, &'static str)]) -> RequestHeader {
         let mut request = RequestHeader::build(method, target.as_bytes(), None).expect("parsed");
@@ -360,13 +396,25 @@ mod tests {
     }
 
     #[test]
-    fn connection_may_not_name_what_a_message_means_or_who_sent_it() {
-        for bad in ["Host", "close, cookie", "X-Tenant-ID", "x_tenant_id", "Authorization", "X-Forwarded-For", "a b"] {
+    fn connection_may_not_name_what_a_message_means() {
+        for bad in ["Host", "close, cookie", "Content-Length", "Authorization", "transfer-encoding", "a b"] {
             let mut head = request("GET", "/", &[]);
             head.append_header("connection", bad).expect("a field");
             assert_eq!(verdict(&head), Err(Fault::BadRequest), "{bad} was taken");
         }
-        assert!(fields(&[("connection", "keep-alive, Upgrade, x-hop")]).is_ok());
+        assert!(fields(&[("connection", "keep-alive, Upgrade, x-hop")]).is_ok_and(|head| !head.nominates_unwanted));
+    }
+
+    #[test]
+    fn what_connection_says_of_our_fields_is_forgotten() {
+        for ours in ["X-Tenant-ID", "x_tenant_id", "Forwarded", "X-Forwarded-For", "X.Tenant.Slug"] {
+            let mut head = request("GET", "/", &[]);
+            head.append_header("connection", ours).expect("a field");
+            assert!(verdict(&head).is_ok_and(|head| head.nominates_unwanted), "{ours}");
+        }
+        let without = |text| without_unwanted(&HeaderValue::from_static(text));
+        assert_eq!(without("close, X-Tenant-ID,x-hop"), Some(HeaderValue::from_static("close, x-hop")));
+        assert_eq!(without("x_forwarded_for"), None);
     }
 
     #[test]
@@ -395,6 +443,27 @@ mod tests {
             many.append_header(format!("x-{n}"), "1").expect("a field");
         }
         assert_eq!(verdict(&many), Err(Fault::HeadersTooLarge));
+    }
+
+    #[test]
+    fn a_header_list_beyond_its_bound_is_refused_on_http_2() {
+        let mut long = request("GET", "/", &[]);
+        for n in 0..20 {
+            long.append_header(format!("x-{n}"), "a".repeat(2_000)).expect("a field");
+        }
+        assert!(verdict(&long).is_ok(), "the transport has counted the bytes of HTTP/1.1");
+        long.set_version(Version::HTTP_2);
+        assert_eq!(verdict(&long), Err(Fault::HeadersTooLarge));
+    }
+
+    #[test]
+    fn a_value_with_space_around_it_is_malformed_on_http_2() {
+        for bad in [" a", "a ", "\ta"] {
+            let mut head = request("GET", "/", &[]);
+            head.append_header("x", bad).expect("a field");
+            head.set_version(Version::HTTP_2);
+            assert_eq!(verdict(&head), Err(Fault::BadRequest), "{bad:?}");
+        }
     }
 
     #[test]

@@ -3,10 +3,15 @@
 use http::HeaderMap;
 use http::header::ACCEPT;
 
-/// Whether HTML weighs more than JSON. Who takes anything, as tools do, gets JSON.
-pub(crate) fn prefers_html(request: &HeaderMap) -> bool {
+/// The values of `Accept`.
+pub(crate) fn lines(request: &HeaderMap) -> impl Iterator<Item = &str> {
+    request.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok())
+}
+
+/// Whether HTML weighs more than JSON in these values of `Accept`. Who takes anything, as tools do, gets JSON.
+pub(crate) fn prefers_html<'a>(accept: impl IntoIterator<Item = &'a str>) -> bool {
     let (mut html, mut json) = (Weight::default(), Weight::default());
-    for line in request.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()) {
+    for line in accept {
         for range in line.split(',') {
             let mut parts = range.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -63,7 +68,7 @@ mod tests {
     use super::*;
 
     fn prefers(accept: &'static str) -> bool {
-        prefers_html(&HeaderMap::from_iter([(ACCEPT, http::HeaderValue::from_static(accept))]))
+        prefers_html([accept])
     }
 
     #[test]
@@ -76,6 +81,6 @@ mod tests {
         assert!(prefers("application/json;q=0.5, text/html;q=0.6"));
         assert!(!prefers("text/html;q=0, */*"));
         assert!(!prefers("text/html;q=x"));
-        assert!(!prefers_html(&HeaderMap::new()));
+        assert!(!prefers_html(lines(&HeaderMap::new())));
     }
 }

@@ -1,6 +1,7 @@
 //! What the gateway says itself.
 
 mod accept;
+mod early;
 mod page;
 mod redirect;
 
@@ -17,6 +18,7 @@ use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use schoolgate_config::model::Tenant;
 
+pub(crate) use early::early;
 pub(crate) use redirect::{https_location, route_location};
 
 use crate::fault::Fault;
@@ -47,7 +49,7 @@ impl Answer {
     /// What a fault looks like: a problem document (RFC 9457), or a page in the tenant's colours for who prefers HTML.
     pub(crate) fn fault(fault: Fault, id: &RequestId, tenant: Option<&Tenant>, request: &HeaderMap) -> Self {
         let row = fault.row();
-        let body = if accept::prefers_html(request) {
+        let body = if accept::prefers_html(accept::lines(request)) {
             Body { content_type: "text/html; charset=utf-8", bytes: page::html(&row, id, tenant).into() }
         } else {
             Body { content_type: "application/problem+json", bytes: page::problem(&row, id).into() }

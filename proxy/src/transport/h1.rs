@@ -9,12 +9,15 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use pingora_core::protocols::http::ServerSession;
+use schoolgate_config::time::{Clock, SystemClock};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::edge::Worker;
 use super::head::{HeadScan, Whole};
-use super::{EdgeIo, HeadFault, Serve, TransportLimits, Upload, raw_error};
+use super::{EdgeIo, HeadFault, Serve, TransportLimits, Upload};
+use crate::answer::early;
+use crate::forward::request_id::RequestId;
 
 /// Time for Pingora to read what is left of a body that nobody wanted, so that the connection can be used again: 1 s.
 pub(super) const DRAIN_BODY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -57,14 +60,13 @@ pub(super) async fn serve<A: Serve>(worker: &Worker<A>, mut io: Box<EdgeIo>) {
             poll_fn(|cx| next(&mut io, &mut head, &mut scan, &mut whole_by, &mut patience, stopped.as_mut(), cx));
         let upload = match next.await {
             Next::Head(whole) => {
-                io.begin(&mut head, whole);
-                if whole.body == Some(0) { Upload::None } else { Upload::Possible }
+                if io.begin(&mut head, whole).is_err() {
+                    return refuse(worker, io, HeadFault::Invalid, &head).await;
+                }
+                if whole.body.is_empty() { Upload::None } else { Upload::Possible }
             }
             Next::Close => return io.close().await,
-            Next::Fault(fault) => {
-                worker.shared.observer.head_refused(fault);
-                return refuse(io, fault).await;
-            }
+            Next::Fault(fault) => return refuse(worker, io, fault, &head).await,
         };
         let requests = io.info().begin_request();
         let last = requests >= limits.requests_h1 || *worker.stop.borrow();
@@ -137,8 +139,9 @@ impl Patience<'_> {
 }
 
 /// Answers a head that never became a request, and hangs up.
-async fn refuse(mut io: Box<EdgeIo>, fault: HeadFault) {
-    let answer = raw_error(fault, &schoolgate_config::time::new_ulid().to_string());
+async fn refuse<SV>(worker: &Worker<SV>, mut io: Box<EdgeIo>, fault: HeadFault, head: &[u8]) {
+    worker.shared.observer.head_refused(fault);
+    let answer = early(fault.fault(), head, &RequestId::new(SystemClock.unix_ms()));
     // The client may not read; the stall time of the stream is too long for it.
     let _ = timeout(DRAIN_BODY, io.write_all(&answer)).await;
     io.close().await;

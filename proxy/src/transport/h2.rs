@@ -23,6 +23,11 @@ const MALFORMED: usize = 32;
 /// connections of one address that is what bounds an attack by shut windows.
 const SEND_BUFFER: usize = 64 * 1024;
 
+/// How much more of a header list is taken than a request may have: 4 times. So the gate sees a request that is too large
+/// and answers 431; what is larger still is refused by the driver, with a reset, and beyond four times that the
+/// connection ends.
+const HEADER_LIST: usize = 4;
+
 /// Time for the client to answer our GOAWAY on an idle connection: 2 s.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -137,7 +142,7 @@ fn options(limits: &TransportLimits) -> H2Options {
         .max_concurrent_streams(limits.h2_streams)
         .initial_window_size(limits.h2_stream_window)
         .initial_connection_window_size(limits.h2_connection_window)
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.head_bytes * HEADER_LIST).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER);
     options
 }

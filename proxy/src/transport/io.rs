@@ -19,13 +19,18 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
 };
 use pingora_http::ResponseHeader;
+use schoolgate_config::time::{Clock, SystemClock};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
-use super::head::Whole;
-use super::{ConnInfo, HeadFault, raw_error};
+use super::ConnInfo;
+use super::chunks::{BadChunks, ChunkScan};
+use super::head::{Framing, Whole};
+use crate::answer::early;
+use crate::fault::Fault;
+use crate::forward::request_id::RequestId;
 
 /// Bytes gathered before they are sent: 16 KiB, the plaintext of one full TLS record.
 const RECORD: usize = 16 * 1024;
@@ -71,6 +76,16 @@ struct Linger {
     bytes: usize,
 }
 
+/// What is still to come of a request's body.
+enum Body {
+    /// So many bytes.
+    Left(u64),
+    /// Chunks.
+    Chunks(ChunkScan),
+    /// Anything: HTTP/2, or a protocol that may be switched.
+    Open,
+}
+
 /// What the bytes travel on.
 #[expect(clippy::large_enum_variant, reason = "one per connection, always behind a Box of EdgeIo")]
 enum Wire {
@@ -85,8 +100,8 @@ enum Wire {
 /// * A client that takes nothing for too long is cut.
 pub struct EdgeIo {
     wire: Wire,
-    /// Bytes of the request's body that are still to come; `None` when only its parser can tell.
-    body_left: Option<u64>,
+    /// What is still to come of the request's body.
+    body: Body,
     /// What came after the body: the begin of the next request.
     ahead: BytesMut,
     /// Bytes gathered and not sent; `None` while there are none, so that an idle connection holds no buffer.
@@ -138,7 +153,7 @@ impl EdgeIo {
         let proxy = ProxyDigest::new(Box::new(carrier), Some(Box::new(Arc::clone(&info))));
         Self {
             wire,
-            body_left: None,
+            body: Body::Open,
             ahead: BytesMut::new(),
             gathered: None,
             sent: 0,
@@ -163,21 +178,37 @@ impl EdgeIo {
 
     /// Takes a request whose head, `bytes` up to `whole.end`, has been read. What belongs to the next one is kept back:
     /// Pingora would take it for an error of this one.
-    pub(super) fn begin(&mut self, bytes: &mut BytesMut, whole: Whole) {
-        self.body_left = whole.body;
-        if let Some(length) = whole.body {
-            let here = (bytes.len() - whole.end) as u64;
-            self.body_left = Some(length.saturating_sub(here));
-            if here > length {
-                // It fits: `length` is less than what is here.
-                self.ahead = bytes.split_off(whole.end + length as usize);
+    ///
+    /// # Errors
+    /// What has arrived of its chunks is malformed.
+    pub(super) fn begin(&mut self, bytes: &mut BytesMut, whole: Whole) -> Result<(), BadChunks> {
+        let here = bytes.len() - whole.end;
+        let (body, length) = match whole.body {
+            Framing::Nothing => (Body::Left(0), Some(0)),
+            Framing::Open => (Body::Open, None),
+            Framing::Length(length) if length < here as u64 => {
+                // It fits: less than what is here.
+                (Body::Left(0), Some(length as usize))
             }
+            Framing::Length(length) => (Body::Left(length - here as u64), None),
+            Framing::Chunked => {
+                let mut chunks = ChunkScan::new();
+                match chunks.feed(&bytes[whole.end..])? {
+                    Some(length) => (Body::Left(0), Some(length)),
+                    None => (Body::Chunks(chunks), None),
+                }
+            }
+        };
+        self.body = body;
+        if let Some(length) = length.filter(|length| *length < here) {
+            self.ahead = bytes.split_off(whole.end + length);
         }
+        Ok(())
     }
 
     /// What has been read of the next request.
     pub(super) fn take_ahead(&mut self) -> BytesMut {
-        self.body_left = None;
+        self.body = Body::Open;
         std::mem::take(&mut self.ahead)
     }
 
@@ -230,7 +261,7 @@ impl EdgeIo {
         }
         if !self.replaced {
             self.replaced = true;
-            self.gather(&raw_error(HeadFault::Invalid, &schoolgate_config::time::new_ulid().to_string()));
+            self.gather(&early(Fault::BadRequest, &[], &RequestId::new(SystemClock.unix_ms())));
         }
         true
     }
@@ -395,11 +426,23 @@ impl AsyncRead for EdgeIo {
             // is when the client gets what there is.
             this.flush_later(cx);
         }
-        match this.body_left {
-            None => this.wire.poll_read(cx, buf),
-            Some(0) => this.poll_ahead(cx),
-            Some(left) => {
-                let before = buf.filled().len();
+        let before = buf.filled().len();
+        match &mut this.body {
+            Body::Open => this.wire.poll_read(cx, buf),
+            Body::Left(0) => this.poll_ahead(cx),
+            Body::Chunks(chunks) => {
+                ready!(this.wire.poll_read(cx, buf))?;
+                let new = &buf.filled()[before..];
+                let end = chunks.feed(new).map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))?;
+                if let Some(length) = end {
+                    this.ahead.extend_from_slice(&new[length..]);
+                    buf.set_filled(before + length);
+                    this.body = Body::Left(0);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Body::Left(left) => {
+                let left = *left;
                 if left >= buf.remaining() as u64 {
                     ready!(this.wire.poll_read(cx, buf))?;
                 } else {
@@ -409,7 +452,7 @@ impl AsyncRead for EdgeIo {
                     let count = part.filled().len();
                     buf.advance(count);
                 }
-                this.body_left = Some(left - (buf.filled().len() - before) as u64);
+                this.body = Body::Left(left - (buf.filled().len() - before) as u64);
                 Poll::Ready(Ok(()))
             }
         }

@@ -7,10 +7,11 @@
 //! 2. `admission`: how many connections, in all and per client address.
 //! 3. `proxy_header`, then [`crate::tls`]: who the client is, and the handshake, under one deadline.
 //! 4. `io`: [`EdgeIo`], the stream that Pingora reads and writes.
-//! 5. `h1`, with `head`: the keep-alive loop; nothing but the stream is alive while a connection idles.
+//! 5. `h1`, with `head` and `chunks`: the keep-alive loop; nothing but the stream is alive while a connection idles.
 //! 6. `h2`: the HTTP/2 driver.
 
 mod admission;
+mod chunks;
 mod conn_info;
 mod connection;
 pub mod edge;
@@ -23,9 +24,10 @@ mod observer;
 mod proxy_header;
 mod serve;
 
+pub(crate) use chunks::BadChunks;
 pub use conn_info::{ConnInfo, Protocol, TlsInfo, conn_info};
 pub use edge::{Edge, EdgeError, EdgeHandle, EdgeOptions, MakeApp};
-pub use head::{HeadFault, raw_error};
+pub use head::HeadFault;
 pub use io::EdgeIo;
 pub use limits::{ProxyProtocol, TransportLimits};
 pub use observer::{ConnectionRefusal, HandshakeResult, TlsVersion, TransportObserver};

@@ -6,6 +6,7 @@ mod answers;
 mod backends;
 mod bodies;
 mod forwarding;
+mod hostile;
 mod identity;
 mod site;
 mod upgrades;
