@@ -53,11 +53,15 @@ fn benches(c: &mut Criterion) {
                     next = (next + 1) % hosts.len();
                     let sni = hosts[next].split(':').next();
                     let request = RequestFacts {
+                        secure: true,
                         sni,
                         authority: Some(&hosts[next]),
+                        client: [192, 0, 2, 1].into(),
                         method: "GET",
                         path: "/api/students",
+                        query: Some("page=2"),
                         headers: &(),
+                        token: &(),
                     };
                     black_box(decide(&table, &request).is_ok())
                 });

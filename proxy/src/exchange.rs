@@ -63,6 +63,16 @@ pub(crate) struct Target {
     pub(crate) route: Option<Arc<Route>>,
     /// The host in canonical form with the client's port, if that is not what the client sent.
     pub(crate) host: Option<HeaderValue>,
+    /// What an identifier of a shared host left of the target, if it named the tenant there.
+    pub(crate) cut: Option<Cut>,
+}
+
+/// A target without what named the tenant in it.
+pub(crate) struct Cut {
+    /// Path and query.
+    pub(crate) target: String,
+    /// `/t/{slug}`, if that was cut off.
+    pub(crate) prefix: Option<HeaderValue>,
 }
 
 /// Attempts at backends.

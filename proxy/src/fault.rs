@@ -13,8 +13,20 @@ pub enum Fault {
     BadRequest,
     /// Nothing says which tenant.
     NoIdentifier,
+    /// The zone wants a token and there is none.
+    MissingToken,
+    /// The token cannot be read.
+    InvalidTokenFormat,
+    /// The token is not good.
+    InvalidToken,
+    /// The token was good until some time ago.
+    TokenExpired,
     /// SNI and authority lead to different tenants.
     Misdirected,
+    /// Another identifier names another tenant than the one selected.
+    TenantMismatch,
+    /// The token names no tenant that is served.
+    TokenNotActive,
     /// No such tenant, or one that is not served.
     NotActive,
     /// The tenant is suspended.
@@ -60,10 +72,16 @@ pub struct Row {
 
 impl Fault {
     /// Every fault, for metrics and tests.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::NoIdentifier,
+        Self::MissingToken,
+        Self::InvalidTokenFormat,
+        Self::InvalidToken,
+        Self::TokenExpired,
         Self::Misdirected,
+        Self::TenantMismatch,
+        Self::TokenNotActive,
         Self::NotActive,
         Self::Suspended,
         Self::Maintenance,
@@ -91,6 +109,14 @@ impl Fault {
             Self::BadRequest => row(400, "BAD_REQUEST", "Bad Request", "The request is not valid HTTP."),
             Self::NoIdentifier => {
                 row(400, "TENANT_NOT_FOUND", "Bad Request", "The request does not say which school it is for.")
+            }
+            Self::MissingToken => row(401, "MISSING_TOKEN", "Unauthorized", "A token is needed here."),
+            Self::InvalidTokenFormat => row(401, "INVALID_TOKEN_FORMAT", "Unauthorized", "The token cannot be read."),
+            Self::InvalidToken => row(401, "INVALID_TOKEN", "Unauthorized", "The token is not valid."),
+            Self::TokenExpired => row(401, "TOKEN_EXPIRED", "Unauthorized", "The token has expired; get a new one."),
+            Self::TenantMismatch => row(403, "TENANT_MISMATCH", "Forbidden", "The request names more than one school."),
+            Self::TokenNotActive => {
+                row(403, "TENANT_NOT_ACTIVE", "Forbidden", "There is no active school for this token.")
             }
             Self::Misdirected => row(
                 421,
@@ -152,6 +178,17 @@ impl Fault {
         self.row().code
     }
 
+    /// What `WWW-Authenticate` says where a token would help (RFC 6750 section 3).
+    pub const fn challenge(self) -> Option<&'static str> {
+        match self {
+            Self::MissingToken => Some("Bearer"),
+            Self::InvalidTokenFormat | Self::InvalidToken | Self::TokenExpired => {
+                Some("Bearer error=\"invalid_token\"")
+            }
+            _ => None,
+        }
+    }
+
     /// The fault that an error of the proxy machinery is for the client; `None`: the client is gone, nobody reads an
     /// answer.
     ///
@@ -187,12 +224,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_name_one_fault_each_and_statuses_are_errors() {
-        let mut codes: Vec<_> = Fault::ALL.iter().map(|f| f.code()).collect();
+    fn code_and_status_name_one_fault_and_statuses_are_errors() {
+        let mut codes: Vec<_> = Fault::ALL.iter().map(|f| (f.code(), f.status())).collect();
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), Fault::ALL.len());
         assert!(Fault::ALL.iter().all(|f| (400..600).contains(&f.status())));
+        assert!(Fault::ALL.iter().all(|f| f.challenge().is_some() == (f.status() == 401)));
     }
 
     #[test]

@@ -17,28 +17,29 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use schoolgate_config::identity::{self, Headers, Refusal, RequestFacts};
+use schoolgate_config::identity::{self, Headers, Refusal, RequestFacts, Selected, TokenError, Via};
 use schoolgate_config::model::{PoolTimeouts, Route};
 use schoolgate_config::settings::EdgeLimits;
-use schoolgate_config::table::{RoutingTable, TenantEntry};
+use schoolgate_config::table::{Live, RoutingTable, TenantEntry};
 use schoolgate_config::time::Clock;
 use tracing::{debug, error};
 
 use crate::admit::client_addr::Client;
 use crate::admit::gate::{self, HeadLimits};
 use crate::admit::limits::BodyMeter;
+use crate::admit::token::{Presented, TokenCache};
 use crate::answer::{self, Answer};
 use crate::balance::retry::{self, Attempt, Failure, Verdict};
 use crate::balance::{InFlight, LiveBackend, NoBackend};
-use crate::exchange::{Exchange, Target};
+use crate::exchange::{Cut, Exchange, Target};
 use crate::fault::Fault;
 use crate::feed::Signing;
 use crate::forward::context::context;
 use crate::forward::peer::{self, UPGRADED_IDLE, Wants};
-use crate::forward::request::{self, Upward};
+use crate::forward::request::{self, Upward, X_FORWARDED_PREFIX, X_TENANT_ID, X_TENANT_SLUG};
 use crate::forward::response;
 use crate::live::{NodeLive, TenantPermit};
-use crate::observe::{Finished, Mismatch, Observe, Phases};
+use crate::observe::{CrossTenantAttempt, Finished, Mismatch, Observe, Phases};
 use crate::transport::{ConnInfo, conn_info};
 
 /// What every request reads; swapped whole when a revision is adopted.
@@ -62,9 +63,9 @@ pub struct GatewayParts {
     pub limits: EdgeLimits,
 }
 
-/// Serves requests; each worker has a clone.
+/// Serves requests; each worker has a clone. Beside its parts it has the tokens that were found good.
 #[derive(Clone)]
-pub struct Gateway(Arc<GatewayParts>);
+pub struct Gateway(Arc<GatewayParts>, Arc<TokenCache>);
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -106,7 +107,7 @@ impl From<Fault> for Refused {
 impl Gateway {
     /// A gateway of these parts.
     pub fn new(parts: GatewayParts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new(parts), Arc::default())
     }
 
     /// Runs a step of ours; a panic in it is caught, counted, and becomes a fault. It is a bug, but not one that may
@@ -183,23 +184,27 @@ impl Gateway {
         exchange.revision = table.revision();
         let request = session.req_header();
         let authority = authority(request);
-        let secure = exchange.client.is_some_and(|c| c.secure);
-        if !secure && let Some(answer) = self.to_https(&table, request, authority, exchange) {
-            return Ok(Admitted::Answer(answer));
-        }
+        let client = exchange.client.as_ref();
         let facts = RequestFacts {
+            secure: client.is_some_and(|c| c.secure),
             sni: conn.and_then(ConnInfo::sni).map(|sni| &**sni),
             authority,
+            client: client.map_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |c| c.ip),
             method: request.method.as_str(),
             path: request.uri.path(),
-            headers: &Fields(&request.headers),
+            query: request.uri.query(),
+            headers: &Fields { headers: &request.headers, name_us: exchange.head.has_unwanted },
+            token: &Presented { headers: &request.headers, cache: &self.1, now: exchange.began_ms.div_euclid(1_000) },
         };
-        let selected = match identity::decide(&table, &facts) {
-            Ok(selected) => selected,
-            Err(refusal) => return self.refuse(refusal, exchange),
-        };
+        let decision = identity::decide(&table, &facts);
         exchange.times.decided = Some(exchange.elapsed());
+        let selected = match decision {
+            Ok(selected) => selected,
+            Err(Refusal::Plain { host }) => return self.to_https(&host, request, exchange),
+            Err(refusal) => return self.refuse(refusal, authority, exchange),
+        };
         let host = canonical_host(authority, &selected.host, selected.port);
+        let cut = cut(&selected, facts.query);
         let route = selected.route.cloned();
         let (tenant, pool) = (selected.tenant.clone(), selected.pool.clone());
         drop(table);
@@ -207,7 +212,7 @@ impl Gateway {
         exchange.body = BodyMeter::new(self.body_limit(&tenant, route.as_deref()), exchange.began);
         exchange.tenant = Some(tenant);
         pool.live.budget.earn(pool.pool.retry.budget_percent);
-        exchange.target = Some(Target { pool, route, host });
+        exchange.target = Some(Target { pool, route, host, cut });
         exchange.body.announced(exchange.head.content_length)?;
         choose(exchange, exchange.began_ms).map_err(|NoBackend| Fault::NoBackend)?;
         self.set_deadlines(session, exchange);
@@ -215,39 +220,38 @@ impl Gateway {
     }
 
     /// Plain HTTP: a host we know is sent to TLS, any other is unknown here as there.
-    fn to_https(
-        &self,
-        table: &RoutingTable<NodeLive>,
-        request: &RequestHeader,
-        authority: Option<&str>,
-        exchange: &Exchange,
-    ) -> Option<Answer> {
-        let host = identity::normalise(authority?).ok()?.host;
-        if identity::tenant_of(table, &host).is_none() && table.zone_of_shared_host(&host).is_none() {
-            return None;
-        }
+    fn to_https(&self, host: &str, request: &RequestHeader, exchange: &Exchange) -> Result<Admitted, Refused> {
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-        let location = answer::https_location(&host, self.0.https_port, target)?;
-        Some(Answer::redirect(308, location, &exchange.request_id))
+        let location = answer::https_location(host, self.0.https_port, target).ok_or(Fault::BadRequest)?;
+        Ok(Admitted::Answer(Answer::redirect(308, location, &exchange.request_id)))
     }
 
-    fn refuse(&self, refusal: Refusal<'_, NodeLive>, exchange: &mut Exchange) -> Result<Admitted, Refused> {
-        exchange.times.decided = Some(exchange.elapsed());
-        let (fault, tenant) = match refusal {
-            Refusal::BadAuthority(_) => (Fault::BadRequest, None),
-            Refusal::NoIdentifier => (Fault::NoIdentifier, None),
-            Refusal::Misdirected => {
-                exchange.mismatch = Some(Mismatch::Sni);
-                (Fault::Misdirected, None)
+    fn refuse(
+        &self,
+        refusal: Refusal<'_, '_, NodeLive>,
+        authority: Option<&str>,
+        exchange: &mut Exchange,
+    ) -> Result<Admitted, Refused> {
+        let fault = fault_of(&refusal);
+        let tenant = refusal.tenant();
+        match refusal {
+            Refusal::Misdirected => exchange.mismatch = Some(Mismatch::Sni),
+            Refusal::UnknownHost => exchange.unknown_host = true,
+            Refusal::Mismatch(mismatch) => {
+                let kind = Mismatch::from(mismatch.by);
+                exchange.mismatch = Some(kind);
+                self.0.observe.cross_tenant_attempt(CrossTenantAttempt {
+                    at_ms: exchange.began_ms,
+                    request_id: exchange.request_id.as_str().to_owned(),
+                    client: exchange.client.map(|client| client.ip),
+                    host: authority
+                        .and_then(|sent| identity::normalise(sent).ok())
+                        .map_or_else(String::new, |a| a.host.into_owned()),
+                    tenant: mismatch.tenant.map(|t| (t.tenant.id, t.tenant.slug.clone())),
+                    kind,
+                    named: mismatch.named,
+                });
             }
-            Refusal::NotActive => {
-                exchange.unknown_host = true;
-                (Fault::NotActive, None)
-            }
-            Refusal::Suspended(tenant) => (Fault::Suspended, Some(tenant)),
-            Refusal::Maintenance(tenant) => (Fault::Maintenance, Some(tenant)),
-            Refusal::FeatureNotInPlan(tenant) => (Fault::FeatureNotInPlan, Some(tenant)),
-            Refusal::NoRoute(tenant) => (Fault::NoRoute, Some(tenant)),
             Refusal::Redirect(tenant, route) => {
                 exchange.tenant = Some(tenant.clone());
                 let redirect = route.action.redirect.as_ref();
@@ -255,7 +259,8 @@ impl Gateway {
                 let status = redirect.map_or(308, |r| r.status);
                 return Ok(Admitted::Answer(Answer::redirect(status, location, &exchange.request_id)));
             }
-        };
+            _ => {}
+        }
         exchange.tenant = tenant.cloned();
         Err(fault.into())
     }
@@ -325,6 +330,9 @@ impl Gateway {
             host: target.host.as_ref().or(from_authority.as_ref()),
         };
         request::rewrite(headers, &up);
+        if let Some(prefix) = target.cut.as_ref().and_then(|cut| cut.prefix.as_ref()) {
+            headers.insert(&X_FORWARDED_PREFIX, prefix.clone());
+        }
     }
 
     fn rewrite_request(&self, session: &ServerSession, upstream: &mut RequestHeader, exchange: &Exchange) {
@@ -446,12 +454,66 @@ impl Gateway {
     }
 }
 
+/// How a refusal is answered. One that is no answer of ours but a redirect has no fault; it is made elsewhere.
+fn fault_of<L: Live>(refusal: &Refusal<'_, '_, L>) -> Fault {
+    match refusal {
+        Refusal::BadAuthority(_) | Refusal::BadPath => Fault::BadRequest,
+        Refusal::NoIdentifier => Fault::NoIdentifier,
+        Refusal::MissingToken => Fault::MissingToken,
+        Refusal::Token(TokenError::Format) => Fault::InvalidTokenFormat,
+        Refusal::Token(TokenError::Expired) => Fault::TokenExpired,
+        Refusal::Token(_) => Fault::InvalidToken,
+        Refusal::Misdirected => Fault::Misdirected,
+        Refusal::Mismatch(_) => Fault::TenantMismatch,
+        Refusal::UnknownHost | Refusal::NotActive => Fault::NotActive,
+        Refusal::TokenNotActive => Fault::TokenNotActive,
+        Refusal::Suspended(_) => Fault::Suspended,
+        Refusal::Maintenance(_) => Fault::Maintenance,
+        Refusal::FeatureNotInPlan(_) => Fault::FeatureNotInPlan,
+        Refusal::NoRoute(_) => Fault::NoRoute,
+        Refusal::Plain { .. } | Refusal::Redirect(..) => Fault::Internal,
+    }
+}
+
+/// On a shared host, the target without what named the tenant in it.
+fn cut<L: Live>(selected: &Selected<'_, '_, L>, query: Option<&str>) -> Option<Cut> {
+    if !matches!(selected.via, Via::Shared(_)) {
+        return None;
+    }
+    let shorter = query.and_then(identity::without_tenant);
+    if shorter.is_none() && selected.prefix.is_none() {
+        return None;
+    }
+    let left = shorter.as_deref().or(query).filter(|left| !left.is_empty());
+    let target = left.map_or_else(|| selected.path.to_owned(), |left| format!("{}?{left}", selected.path));
+    Some(Cut { target, prefix: selected.prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok()) })
+}
+
 /// Looks fields up for the decision.
-struct Fields<'a>(&'a HeaderMap);
+struct Fields<'a> {
+    headers: &'a HeaderMap,
+    /// The gate saw fields of ours: only then it is worth looking for those that name a tenant.
+    name_us: bool,
+}
+
+impl Fields<'_> {
+    fn lines(&self, name: &http::HeaderName) -> impl Iterator<Item = &[u8]> {
+        let lines = self.name_us.then(|| self.headers.get_all(name));
+        lines.into_iter().flatten().map(HeaderValue::as_bytes)
+    }
+}
 
 impl Headers for Fields<'_> {
+    fn tenant_ids(&self) -> impl Iterator<Item = &[u8]> {
+        self.lines(&X_TENANT_ID)
+    }
+
+    fn tenant_slugs(&self) -> impl Iterator<Item = &[u8]> {
+        self.lines(&X_TENANT_SLUG)
+    }
+
     fn has(&self, name: &str, value: Option<&str>) -> bool {
-        let mut lines = self.0.get_all(name).iter();
+        let mut lines = self.headers.get_all(name).iter();
         match value {
             None => lines.next().is_some(),
             Some(value) => lines.any(|line| line.as_bytes() == value.as_bytes()),
@@ -500,8 +562,11 @@ fn forget_nominations(request: &mut RequestHeader) {
 
 /// The target towards the backend, if the route changes it.
 pub(crate) fn rewritten_target(request: &RequestHeader, exchange: &Exchange) -> Option<String> {
-    let route = exchange.target.as_ref()?.route.as_ref()?;
-    request::rewritten_target(route, request.uri.path_and_query()?.as_str())
+    let target = exchange.target.as_ref()?;
+    let cut = target.cut.as_ref().map(|cut| cut.target.as_str());
+    let sent = cut.or_else(|| request.uri.path_and_query().map(|t| t.as_str()))?;
+    let routed = target.route.as_ref().and_then(|route| request::rewritten_target(route, sent));
+    routed.or_else(|| cut.map(str::to_owned))
 }
 
 /// Forgets how names were spelled: every later copy and change is half the work.
@@ -748,6 +813,33 @@ mod tests {
         let outcome = gateway().guard(|| -> u8 { panic!("a test's own") });
         assert_eq!(outcome, Err(Fault::Internal));
         assert_eq!(gateway().guard(|| 7), Ok(7));
+    }
+
+    #[test]
+    fn what_explain_says_of_a_refusal_is_what_a_client_gets() {
+        type R = Refusal<'static, 'static, schoolgate_config::table::NoLive>;
+        let refusals: [R; 12] = [
+            Refusal::BadAuthority(identity::AuthorityError::Port),
+            Refusal::BadPath,
+            Refusal::NoIdentifier,
+            Refusal::MissingToken,
+            Refusal::Token(TokenError::Format),
+            Refusal::Token(TokenError::Expired),
+            Refusal::Token(TokenError::Signature),
+            Refusal::Misdirected,
+            Refusal::UnknownHost,
+            Refusal::NotActive,
+            Refusal::TokenNotActive,
+            Refusal::Mismatch(identity::Mismatch {
+                tenant: None,
+                by: identity::Identifier::Query,
+                named: "birch".into(),
+            }),
+        ];
+        for refusal in refusals {
+            let fault = fault_of(&refusal);
+            assert_eq!(refusal.answer(), (fault.status(), Some(fault.code())), "{refusal:?}");
+        }
     }
 
     #[test]

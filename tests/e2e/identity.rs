@@ -116,17 +116,14 @@ async fn hosts_are_normalised_before_they_are_matched() {
 async fn identity_is_never_taken_from_the_client() {
     let origin = Origin::start().await;
     let site = gateway_with(&[&origin]).await;
-    let head = "GET / HTTP/1.1\r\nHost: ash.localhost\r\nX-Tenant-ID: tnt_evil\r\nx-tenant-slug: birch\r\nX-Tenant-Slug: elm\r\n\
+    let head = "GET / HTTP/1.1\r\nHost: ash.localhost\r\nX-Tenant-ID: ash\r\nx-tenant-slug: ash\r\nX-Tenant-Slug: ash\r\n\
                 X_Tenant_ID: twin\r\nX-TENANT-CONTEXT: forged\r\nX-Tenant-Plan: enterprise\r\nX-Subdomain: birch\r\n\
                 X-Forwarded-For: 203.0.113.9\r\nForwarded: for=203.0.113.9\r\nX-Request-ID: mine-1\r\n\
                 Connection: keep-alive, x-debug\r\nX-Debug: 1\r\n\r\n";
     let mut tls = site.tls("ash.localhost").await.expect("a handshake");
     tls.send(head).await.expect("sent");
     let answer = tls.read_response().await.expect("an answer");
-    if answer.status == 400 {
-        assert_eq!(origin.requests(), 0);
-        return;
-    }
+    assert_eq!(answer.status, 200, "what agrees is replaced, what is not an identifier is dropped");
     let seen = origin.last();
     let tenant = site.api().get("tenants/slug:ash").await.expect(200);
     assert_eq!(seen.header_all("x-tenant-id"), [tenant["id"].as_str().expect("an id")]);

@@ -4,39 +4,86 @@
 //! name has to be normalised, which clients do for us.
 
 mod authority;
+mod explain;
+mod identifier;
+mod path;
+mod query;
+mod refusal;
+mod token;
+mod trace;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use authority::{Authority, AuthorityError, normalise};
+pub use explain::{DescribedRequest, Explanation, explain};
+pub use identifier::{Identifier, Named};
+pub use query::without_tenant;
+pub use refusal::{Mismatch, Refusal};
+pub use token::{Bearer, TokenError, VerifiedToken, token_of};
+pub use trace::{Silent, Step, Trace, Trust, Whose};
 
-use crate::model::{Route, TenantState};
+use crate::model::{Route, TenantState, Zone};
 use crate::table::{Live, PoolEntry, RoutingTable, TenantEntry};
+use identifier::identifiers;
+use path::Prefixed;
 
 /// What the decision reads of a request.
-pub struct RequestFacts<'r, H: ?Sized> {
+pub struct RequestFacts<'r, H: ?Sized, T: ?Sized> {
+    /// The client came over TLS, to us or to a hop that we trust.
+    pub secure: bool,
     /// The name in the TLS handshake, normalised; `None` on a plain connection.
     pub sni: Option<&'r str>,
     /// `Host` or `:authority`, as sent; `None` when there is none.
     pub authority: Option<&'r str>,
+    /// The client's address, as far as we believe it.
+    pub client: IpAddr,
     /// The method.
     pub method: &'r str,
     /// The path without the query.
     pub path: &'r str,
+    /// The query, without `?`.
+    pub query: Option<&'r str>,
     /// Looks a header up.
     pub headers: &'r H,
+    /// Says what the bearer token is worth.
+    pub token: &'r T,
 }
 
 /// Looks up a request's header fields.
 pub trait Headers {
     /// Whether a field of this (lower-case) name is there and, if a value is given, has it in one of its lines.
     fn has(&self, name: &str, value: Option<&str>) -> bool;
+    /// Every line of `X-Tenant-ID`.
+    fn tenant_ids(&self) -> impl Iterator<Item = &[u8]>;
+    /// Every line of `X-Tenant-Slug`.
+    fn tenant_slugs(&self) -> impl Iterator<Item = &[u8]>;
 }
 
 /// No header fields.
 impl Headers for () {
     fn has(&self, _: &str, _: Option<&str>) -> bool {
         false
+    }
+    fn tenant_ids(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::empty()
+    }
+    fn tenant_slugs(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::empty()
+    }
+}
+
+/// Says what a request's bearer token is worth. Asked at most once, and only where it can matter.
+pub trait Token {
+    /// Its worth to the issuers of this table.
+    fn bearer<L: Live>(&self, table: &RoutingTable<L>) -> Bearer;
+}
+
+/// No token.
+impl Token for () {
+    fn bearer<L: Live>(&self, _: &RoutingTable<L>) -> Bearer {
+        Bearer::Absent
     }
 }
 
@@ -47,6 +94,19 @@ pub enum Via {
     Domain,
     /// Its slug in front of a zone.
     Zone,
+    /// An identifier, on a zone's shared host.
+    Shared(Identifier),
+}
+
+impl Via {
+    /// The name in explanations.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Domain => "domain",
+            Self::Zone => "zone",
+            Self::Shared(identifier) => identifier.as_str(),
+        }
+    }
 }
 
 /// Where a request goes.
@@ -59,134 +119,258 @@ pub struct Selected<'t, 'r, L: Live> {
     pub host: Cow<'r, str>,
     /// The port the client named.
     pub port: Option<u16>,
+    /// `/t/{slug}`, where it is cut off the path.
+    pub prefix: Option<&'r str>,
+    /// The path without that prefix.
+    pub path: &'r str,
     /// The route that matched, if one did.
     pub route: Option<&'t Arc<Route>>,
     /// To which pool.
     pub pool: &'t Arc<PoolEntry<L>>,
 }
 
-/// Why a request goes nowhere. The tenant is named where its visitors may know it: their page is themed.
-pub enum Refusal<'t, L: Live> {
-    /// The authority is not a host: 400 `BAD_REQUEST`.
-    BadAuthority(AuthorityError),
-    /// Nothing says which tenant: 400 `TENANT_NOT_FOUND`.
-    NoIdentifier,
-    /// SNI and authority lead to different tenants: 421 `MISDIRECTED`.
-    Misdirected,
-    /// No such tenant, or one that is not served: 404 `TENANT_NOT_ACTIVE`, the same for both.
-    NotActive,
-    /// 403 `TENANT_SUSPENDED`.
-    Suspended(&'t Arc<TenantEntry<L>>),
-    /// 503 `TENANT_MAINTENANCE`.
-    Maintenance(&'t Arc<TenantEntry<L>>),
-    /// 403 `FEATURE_NOT_IN_PLAN`.
-    FeatureNotInPlan(&'t Arc<TenantEntry<L>>),
-    /// The route redirects: its status and target.
-    Redirect(&'t Arc<TenantEntry<L>>, &'t Arc<Route>),
-    /// The pool that a route or tenant names is not there; the whole-graph check prevents it: 404 `NO_ROUTE`.
-    NoRoute(&'t Arc<TenantEntry<L>>),
-}
-
-impl<L: Live> std::fmt::Debug for Refusal<'_, L> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (name, tenant) = match self {
-            Self::BadAuthority(e) => return write!(f, "BadAuthority({e})"),
-            Self::NoIdentifier => ("NoIdentifier", None),
-            Self::Misdirected => ("Misdirected", None),
-            Self::NotActive => ("NotActive", None),
-            Self::Suspended(t) => ("Suspended", Some(t)),
-            Self::Maintenance(t) => ("Maintenance", Some(t)),
-            Self::FeatureNotInPlan(t) => ("FeatureNotInPlan", Some(t)),
-            Self::Redirect(t, _) => ("Redirect", Some(t)),
-            Self::NoRoute(t) => ("NoRoute", Some(t)),
-        };
-        match tenant {
-            Some(t) => write!(f, "{name}({})", t.tenant.slug),
-            None => f.write_str(name),
-        }
-    }
-}
-
 /// Decides where a request goes.
 ///
 /// # Errors
 /// A [`Refusal`] names the answer.
-pub fn decide<'t, 'r, L: Live, H: Headers + ?Sized>(
+pub fn decide<'t, 'r, L: Live, H: Headers + ?Sized, T: Token + ?Sized>(
     table: &'t RoutingTable<L>,
-    request: &RequestFacts<'r, H>,
-) -> Result<Selected<'t, 'r, L>, Refusal<'t, L>> {
-    let sent = request.authority.filter(|a| !a.is_empty()).ok_or(Refusal::NoIdentifier)?;
-    let Authority { host, port } = normalise(sent).map_err(Refusal::BadAuthority)?;
-    let (tenant, via) = match tenant_of(table, &host) {
-        Some(found) => found,
-        None if table.zone_of_shared_host(&host).is_some() => return Err(Refusal::NoIdentifier),
-        None => return Err(Refusal::NotActive),
+    request: &RequestFacts<'r, H, T>,
+) -> Result<Selected<'t, 'r, L>, Refusal<'t, 'r, L>> {
+    decide_with(table, request, &mut Silent)
+}
+
+/// [`decide`], saying every step.
+///
+/// # Errors
+/// A [`Refusal`] names the answer.
+pub fn decide_with<'t, 'r, L: Live, H: Headers + ?Sized, T: Token + ?Sized>(
+    table: &'t RoutingTable<L>,
+    request: &RequestFacts<'r, H, T>,
+    trace: &mut impl Trace,
+) -> Result<Selected<'t, 'r, L>, Refusal<'t, 'r, L>> {
+    let sent = request.authority.filter(|a| !a.is_empty());
+    let Some(Authority { host, port }) = sent.map(normalise).transpose().map_err(|error| {
+        trace.step(Step::Authority { sent, host: None });
+        Refusal::BadAuthority(error)
+    })?
+    else {
+        trace.step(Step::Authority { sent, host: None });
+        return Err(Refusal::NoIdentifier);
     };
-    // Read as unknown whatever the connection was opened for.
-    if matches!(tenant.tenant.state, TenantState::Provisioning | TenantState::Archived | TenantState::Deleting) {
-        return Err(Refusal::NotActive);
+    trace.step(Step::Authority { sent, host: Some(&host) });
+    let place = place_of(table, &host);
+    trace.step(Step::Host { host: &host, whose: place.as_ref().map_or(Whose::Nobody, Place::whose) });
+    let Some(place) = place else { return Err(Refusal::UnknownHost) };
+    if !request.secure {
+        trace.step(Step::Plain);
+        return Err(Refusal::Plain { host });
     }
-    // One connection carries one tenant: a name under the same certificate is not enough (h2 coalescing, fronting).
-    if let Some(sni) = request.sni
-        && sni != host
-        && tenant_of(table, sni).is_none_or(|(other, _)| other.tenant.id != tenant.tenant.id)
+    let prefixed = match &place {
+        Place::Shared(zone) if zone.path_prefix => Prefixed::of(request.path),
+        _ => None,
+    };
+    // A token costs most; where nobody issues any, only a shared host asks what is wrong with one.
+    let shared = matches!(place, Place::Shared(_));
+    let bearer = if shared || !table.has_no_issuers() { request.token.bearer(table) } else { Bearer::Absent };
+    trace.step(Step::Token(&bearer));
+    if matches!(bearer, Bearer::Several) {
+        return Err(Refusal::Token(TokenError::Format));
+    }
+    let verified = if let Bearer::Verified(token) = &bearer { Some(&**token) } else { None };
+    let slug = prefixed.map(|p| p.slug);
+    let (tenant, via) = match &place {
+        Place::Own(tenant, via, _) => (*tenant, *via),
+        Place::Shared(zone) => select(table, zone, request, &bearer, slug, trace)?,
+    };
+    trace.step(Step::Selected { tenant: &tenant.tenant, via });
+    let state = tenant.tenant.state;
+    if matches!(state, TenantState::Provisioning | TenantState::Archived | TenantState::Deleting) {
+        trace.step(Step::State(state));
+        // Read as unknown, whatever the connection was opened for.
+        return Err(match via {
+            Via::Domain | Via::Zone => Refusal::UnknownHost,
+            Via::Shared(by) => Refusal::not_active(by),
+        });
+    }
+    // One connection carries one tenant: a name under the same certificate is not enough (h2 coalescing, fronting). A
+    // shared host's own name is nobody's, and so no other's.
+    if let Some(sni) = request.sni {
+        let agrees = sni == host || tenant_of(table, sni).is_some_and(|(other, _)| other.tenant.id == tenant.tenant.id);
+        trace.step(Step::Sni { sni, agrees });
+        if !agrees {
+            return Err(Refusal::Misdirected);
+        }
+    }
+    for named in identifiers(request, verified, slug) {
+        let other = named.tenant(table);
+        let agrees = other.is_some_and(|other| other.tenant.id == tenant.tenant.id);
+        trace.step(Step::Agreement { named: &named, tenant: other.map(|t| &*t.tenant), agrees });
+        if !agrees {
+            return Err(Refusal::Mismatch(Mismatch::of(Some(tenant), &named)));
+        }
+    }
+    // On a shared host a bad token was refused before anything was selected.
+    if let Bearer::Refused { issuer, error } = &bearer
+        && counts(&issuer.zone, place.zone())
+        && issuer.tenant.is_none_or(|only| only == tenant.tenant.id)
     {
-        return Err(Refusal::Misdirected);
+        return Err(Refusal::Token(*error));
     }
-    match tenant.tenant.state {
+    trace.step(Step::State(state));
+    match state {
         TenantState::Active => {}
         TenantState::Suspended => return Err(Refusal::Suspended(tenant)),
         TenantState::Maintenance => return Err(Refusal::Maintenance(tenant)),
-        TenantState::Provisioning | TenantState::Archived | TenantState::Deleting => return Err(Refusal::NotActive),
+        TenantState::Provisioning | TenantState::Archived | TenantState::Deleting => return Err(Refusal::UnknownHost),
     }
-    let own_pool = table.pool(&tenant.tenant.pool);
-    let route = route_of(table, tenant, own_pool, request);
-    let mut pool = own_pool;
+    let path = prefixed.map_or(request.path, |p| p.rest);
+    if path.starts_with("//") {
+        return Err(Refusal::BadPath);
+    }
+    let (route, pool) = destination(table, tenant, request, path);
+    trace.step(Step::Route(route.map(|r| &**r)));
     if let Some(route) = route {
         let action = &route.action;
         if action.maintenance {
             return Err(Refusal::Maintenance(tenant));
         }
-        if action
-            .requires_feature
-            .as_ref()
-            .is_some_and(|f| !crate::context::has_feature(&tenant.tenant, &tenant.plan, f))
-        {
-            return Err(Refusal::FeatureNotInPlan(tenant));
+        if let Some(name) = &action.requires_feature {
+            let on = crate::context::has_feature(&tenant.tenant, &tenant.plan, name);
+            trace.step(Step::Feature { name, on });
+            if !on {
+                return Err(Refusal::FeatureNotInPlan(tenant));
+            }
         }
         if action.redirect.is_some() {
             return Err(Refusal::Redirect(tenant, route));
         }
-        if let Some(other) = &action.pool {
-            pool = table.pool(other);
-        }
     }
     let pool = pool.ok_or(Refusal::NoRoute(tenant))?;
-    Ok(Selected { tenant, via, host, port, route, pool })
+    trace.step(Step::Pool(&pool.pool));
+    Ok(Selected { tenant, via, host, port, prefix: prefixed.map(|p| p.prefix), path, route, pool })
+}
+
+/// Where a host leads.
+enum Place<'t, L: Live> {
+    /// To a tenant: its domain, or its label in a zone.
+    Own(&'t Arc<TenantEntry<L>>, Via, Option<&'t Zone>),
+    /// To whom the request names.
+    Shared(&'t Zone),
+}
+
+impl<'t, L: Live> Place<'t, L> {
+    fn whose(&self) -> Whose<'t> {
+        match self {
+            Self::Own(tenant, Via::Domain, _) => Whose::Domain(&tenant.tenant),
+            Self::Own(tenant, _, _) => Whose::Zone(&tenant.tenant),
+            Self::Shared(zone) => Whose::Shared(zone),
+        }
+    }
+
+    fn zone(&self) -> Option<&'t Zone> {
+        match self {
+            Self::Own(_, _, zone) => *zone,
+            Self::Shared(zone) => Some(zone),
+        }
+    }
+}
+
+fn place_of<'t, L: Live>(table: &'t RoutingTable<L>, host: &str) -> Option<Place<'t, L>> {
+    if let Some(tenant) = table.tenant_of_domain(host) {
+        return Some(Place::Own(tenant, Via::Domain, None));
+    }
+    if let Some((zone, tenant)) = table.tenant_of_zone_name(host) {
+        return Some(Place::Own(tenant, Via::Zone, Some(zone)));
+    }
+    table.zone_of_shared_host(host).map(|zone| Place::Shared(zone))
+}
+
+/// Whether the word of an issuer counts on names of `zone` (on a domain of a tenant's own there is none).
+fn counts(only: &Option<crate::model::DomainName>, zone: Option<&Zone>) -> bool {
+    only.as_ref().is_none_or(|only| zone.is_some_and(|zone| zone.name == *only))
+}
+
+/// Selects the tenant of a request to a zone's shared host.
+fn select<'t, 'r, L: Live, H: Headers + ?Sized, T: ?Sized>(
+    table: &'t RoutingTable<L>,
+    zone: &Zone,
+    request: &RequestFacts<'r, H, T>,
+    bearer: &Bearer,
+    slug: Option<&'r str>,
+    trace: &mut impl Trace,
+) -> Result<(&'t Arc<TenantEntry<L>>, Via), Refusal<'t, 'r, L>> {
+    // What is of no use here, and why: the answer if nothing else selects.
+    let (token, useless) = match bearer {
+        Bearer::Verified(token) if counts(&token.issuer.zone, Some(zone)) => (Some(&**token), None),
+        Bearer::Refused { issuer, error } if counts(&issuer.zone, Some(zone)) => return Err(Refusal::Token(*error)),
+        Bearer::Verified(_) | Bearer::Refused { .. } => (None, Some(TokenError::Issuer)),
+        Bearer::Stranger(error) => (None, Some(*error)),
+        Bearer::Absent | Bearer::Several => (None, None),
+    };
+    if zone.require_token && token.is_none() {
+        return Err(useless.map_or(Refusal::MissingToken, Refusal::Token));
+    }
+    let trust = if zone.trusted_callers.iter().any(|net| net.contains(&request.client)) {
+        Trust::Network
+    } else if token.is_some() {
+        Trust::Token
+    } else {
+        Trust::None
+    };
+    trace.step(Step::Caller { client: request.client, zone, trust });
+    for named in identifiers(request, token, slug) {
+        let counts = trust != Trust::None || !named.by.needs_trust();
+        let tenant = named.tenant(table);
+        trace.step(Step::Candidate { named: &named, tenant: tenant.map(|t| &*t.tenant), counts });
+        if !counts {
+            continue;
+        }
+        if let Some(tenant) = tenant {
+            return Ok((tenant, Via::Shared(named.by)));
+        }
+        // Two lines that say different things are a disagreement, also when the first says nothing that is known.
+        let differs = |other: &Named<'_>| other.by == named.by && other.value != named.value;
+        return Err(if identifiers(request, token, slug).any(|other| differs(&other)) {
+            Refusal::Mismatch(Mismatch::of(None, &named))
+        } else {
+            Refusal::not_active(named.by)
+        });
+    }
+    trace.step(Step::Nobody);
+    Err(useless.map_or(Refusal::NoIdentifier, Refusal::Token))
 }
 
 /// Whose name this is: an exact domain before a zone's subdomain.
 pub fn tenant_of<'t, L: Live>(table: &'t RoutingTable<L>, host: &str) -> Option<(&'t Arc<TenantEntry<L>>, Via)> {
-    if let Some(tenant) = table.tenant_of_domain(host) {
-        return Some((tenant, Via::Domain));
+    match place_of(table, host)? {
+        Place::Own(tenant, via, _) => Some((tenant, via)),
+        Place::Shared(_) => None,
     }
-    table.tenant_of_zone_name(host).map(|(_, tenant)| (tenant, Via::Zone))
 }
 
-fn route_of<'t, L: Live, H: Headers + ?Sized>(
+/// The route of a request for a tenant, and the pool it leads to.
+fn destination<'t, L: Live, H: Headers + ?Sized, T: ?Sized>(
     table: &'t RoutingTable<L>,
     tenant: &'t TenantEntry<L>,
-    pool: Option<&'t Arc<PoolEntry<L>>>,
-    request: &RequestFacts<'_, H>,
-) -> Option<&'t Arc<Route>> {
-    let of_pool = pool.into_iter().flat_map(|p| p.routes.iter());
-    tenant.routes.iter().chain(of_pool).chain(table.platform_routes().iter()).find(|route| {
+    request: &RequestFacts<'_, H, T>,
+    path: &str,
+) -> (Option<&'t Arc<Route>>, Option<&'t Arc<PoolEntry<L>>>) {
+    let own = table.pool(&tenant.tenant.pool);
+    let of_pool = own.into_iter().flat_map(|p| p.routes.iter());
+    let route = tenant.routes.iter().chain(of_pool).chain(table.platform_routes().iter()).find(|route| {
         let matches = &route.matches;
-        matches.takes_path(request.path)
+        matches.takes_path(path)
             && matches.takes_method(request.method)
             && matches.headers.iter().all(|h| request.headers.has(&h.name, h.value.as_deref()))
-    })
+    });
+    let other = route.and_then(|route| route.action.pool.as_ref());
+    (route, other.map_or(own, |other| table.pool(other)))
 }
 
+#[cfg(test)]
+mod agreement;
+#[cfg(test)]
+mod shared;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -80,12 +80,76 @@ fn table() -> RoutingTable {
     RoutingTable::from_snapshot(&Snapshot { revision: Revision(1), objects }, &NoLive, None).expect("holds together")
 }
 
-fn ask(table: &RoutingTable, sni: Option<&str>, host: &str) -> String {
-    let request = RequestFacts { sni, authority: Some(host), method: "GET", path: "/", headers: &() };
-    match decide(table, &request) {
-        Ok(selected) => selected.tenant.tenant.slug.to_string(),
-        Err(refusal) => format!("{refusal:?}"),
+/// A request as a test says it; what is not said is a stranger's `GET /` over TLS.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) sni: Option<String>,
+    pub(crate) host: String,
+    pub(crate) path: String,
+    pub(crate) query: Option<String>,
+    pub(crate) client: IpAddr,
+    pub(crate) ids: Vec<String>,
+    pub(crate) slugs: Vec<String>,
+    pub(crate) bearer: Bearer,
+}
+
+impl Asked {
+    pub(crate) fn of(host: &str) -> Self {
+        Self {
+            sni: None,
+            host: host.to_owned(),
+            path: "/".to_owned(),
+            query: None,
+            client: [203, 0, 113, 9].into(),
+            ids: Vec::new(),
+            slugs: Vec::new(),
+            bearer: Bearer::Absent,
+        }
     }
+
+    pub(crate) fn facts(&self) -> RequestFacts<'_, Self, Self> {
+        RequestFacts {
+            secure: true,
+            sni: self.sni.as_deref(),
+            authority: Some(&self.host),
+            client: self.client,
+            method: "GET",
+            path: &self.path,
+            query: self.query.as_deref(),
+            headers: self,
+            token: self,
+        }
+    }
+
+    /// The tenant selected, or the refusal.
+    pub(crate) fn ask(&self, table: &RoutingTable) -> String {
+        match decide(table, &self.facts()) {
+            Ok(selected) => selected.tenant.tenant.slug.to_string(),
+            Err(refusal) => format!("{refusal:?}"),
+        }
+    }
+}
+
+impl Headers for Asked {
+    fn has(&self, _: &str, _: Option<&str>) -> bool {
+        false
+    }
+    fn tenant_ids(&self) -> impl Iterator<Item = &[u8]> {
+        self.ids.iter().map(String::as_bytes)
+    }
+    fn tenant_slugs(&self) -> impl Iterator<Item = &[u8]> {
+        self.slugs.iter().map(String::as_bytes)
+    }
+}
+
+impl Token for Asked {
+    fn bearer<L: Live>(&self, _: &RoutingTable<L>) -> Bearer {
+        self.bearer.clone()
+    }
+}
+
+fn ask(table: &RoutingTable, sni: Option<&str>, host: &str) -> String {
+    Asked { sni: sni.map(str::to_owned), ..Asked::of(host) }.ask(table)
 }
 
 #[test]
@@ -108,13 +172,13 @@ fn a_zone_takes_one_label_on_a_label_boundary_and_no_reserved_one() {
         "riverside",
         "nosuch.schools.example",
     ] {
-        assert_eq!(ask(&table, None, stranger), "NotActive", "{stranger}");
+        assert_eq!(ask(&table, None, stranger), "UnknownHost", "{stranger}");
     }
 }
 
 #[test]
 fn an_unproven_domain_is_never_routed() {
-    assert_eq!(ask(&table(), None, "new.greenhill.example"), "NotActive");
+    assert_eq!(ask(&table(), None, "new.greenhill.example"), "UnknownHost");
 }
 
 #[test]
@@ -123,7 +187,7 @@ fn sni_and_authority_lead_to_one_tenant() {
     assert_eq!(ask(&table, Some("riverside.schools.example"), "greenhill.schools.example"), "Misdirected");
     assert_eq!(ask(&table, Some("unknown.example"), "greenhill.schools.example"), "Misdirected");
     assert_eq!(ask(&table, Some("erp.greenhill.example"), "greenhill.schools.example"), "greenhill");
-    assert_eq!(ask(&table, Some("erp.greenhill.example"), "unknown.example"), "NotActive");
+    assert_eq!(ask(&table, Some("erp.greenhill.example"), "unknown.example"), "UnknownHost");
 }
 
 #[test]
@@ -131,7 +195,7 @@ fn a_tenant_that_is_not_active_gets_its_answer() {
     let table = table();
     assert_eq!(ask(&table, None, "late.schools.example"), "Suspended(late)");
     assert_eq!(ask(&table, None, "moving.schools.example"), "Maintenance(moving)");
-    assert_eq!(ask(&table, None, "gone.schools.example"), "NotActive");
+    assert_eq!(ask(&table, None, "gone.schools.example"), "UnknownHost");
     assert_eq!(ask(&table, None, "api.schools.example"), "NoIdentifier");
 }
 
@@ -159,8 +223,8 @@ fn a_tenants_route_comes_before_the_platforms() {
     .map(|r| crate::snapshot::Change::Put(r.into()));
     let table = base.with_changes(Revision(2), &changes, &NoLive).expect("holds together");
     let ask = |host: &str, path: &str| {
-        let request = RequestFacts { sni: None, authority: Some(host), method: "GET", path, headers: &() };
-        match decide(&table, &request) {
+        let asked = Asked { path: path.to_owned(), ..Asked::of(host) };
+        match decide(&table, &asked.facts()) {
             Ok(selected) => selected.pool.pool.id.to_string(),
             Err(refusal) => format!("{refusal:?}"),
         }

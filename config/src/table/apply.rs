@@ -297,8 +297,9 @@ impl<'a, L: Live> Building<'a, L> {
             }
         }
         for owner in &self.contested_issuers {
+            // It may have taken another name, or gone, later in the same delta.
             if let Some(issuer) = self.table.issuers.get(owner)
-                && self.table.issuer_names.contains_key(issuer.issuer.as_str())
+                && self.table.issuer_names.get(issuer.issuer.as_str()) != Some(owner)
             {
                 violations.push(Violation::IssuerTaken { iss: issuer.issuer.clone(), owner: owner.clone() });
             }

@@ -3,3 +3,4 @@
 pub(crate) mod client_addr;
 pub(crate) mod gate;
 pub(crate) mod limits;
+pub(crate) mod token;

@@ -36,6 +36,7 @@ names! {
     X_FORWARDED_PROTO = "x-forwarded-proto";
     X_FORWARDED_HOST = "x-forwarded-host";
     X_FORWARDED_PORT = "x-forwarded-port";
+    X_FORWARDED_PREFIX = "x-forwarded-prefix";
     TRACEPARENT = "traceparent";
     TRACESTATE = "tracestate";
 }

@@ -16,7 +16,7 @@ use schoolgate_config::time::rfc3339;
 use serde::Serialize;
 use tracing::warn;
 
-use super::Finished;
+use super::{Finished, Mismatch};
 use crate::transport::TlsVersion;
 
 /// Lines that wait for the writer: 32,768, a third of a second at 100,000 requests/s and at most 20 MB. Beyond it lines
@@ -131,6 +131,8 @@ struct Line<'a> {
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mismatch: Option<&'a str>,
     bytes_in: u64,
     bytes_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -180,6 +182,7 @@ fn write_line(request: &Finished<'_>, now_ms: i64, out: &mut Vec<u8>) -> serde_j
             path: request.path,
             status: request.status,
             error: request.error,
+            mismatch: request.mismatch.map(Mismatch::as_str),
             bytes_in: request.bytes_in,
             bytes_out: request.bytes_out,
             pool: request.pool.map(|(id, _)| id),

@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use schoolgate_config::identity::Identifier;
+
 /// Statuses with a counter of their own; any other is counted by its class (`2xx`).
 const CODES: [u16; 27] = [
     101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 413, 421, 422, 429,
@@ -90,16 +92,43 @@ fn bucket(bounds: &[u64], micros: u64) -> usize {
 pub enum Mismatch {
     /// The name in the handshake leads to another tenant than the host.
     Sni,
+    /// `X-Tenant-ID`.
+    Header,
+    /// `X-Tenant-Slug`.
+    SlugHeader,
+    /// `tenant` or `tenantId` of the query.
+    Query,
+    /// A claim of a verified token.
+    Token,
+    /// `/t/{slug}/` on a shared host.
+    Path,
+}
+
+impl From<Identifier> for Mismatch {
+    fn from(identifier: Identifier) -> Self {
+        match identifier {
+            Identifier::Header => Self::Header,
+            Identifier::SlugHeader => Self::SlugHeader,
+            Identifier::Query => Self::Query,
+            Identifier::Token => Self::Token,
+            Identifier::Path => Self::Path,
+        }
+    }
 }
 
 impl Mismatch {
     /// Every value, in the order of its counters.
-    pub(crate) const ALL: [Self; 1] = [Self::Sni];
+    pub(crate) const ALL: [Self; 6] = [Self::Sni, Self::Header, Self::SlugHeader, Self::Query, Self::Token, Self::Path];
 
     /// The metric label.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Sni => "sni",
+            Self::Header => Identifier::Header.as_str(),
+            Self::SlugHeader => Identifier::SlugHeader.as_str(),
+            Self::Query => Identifier::Query.as_str(),
+            Self::Token => Identifier::Token.as_str(),
+            Self::Path => Identifier::Path.as_str(),
         }
     }
 }

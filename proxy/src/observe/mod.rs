@@ -6,6 +6,7 @@
 mod access_log;
 mod busiest;
 mod counters;
+mod crossings;
 mod metrics;
 mod node;
 pub mod status;
@@ -23,10 +24,12 @@ use schoolgate_config::time::Clock;
 
 pub use access_log::AccessLogTarget;
 pub use counters::{BackendCounters, Mismatch, PoolCounters, TenantCounters};
+pub use crossings::CrossTenantAttempt;
 pub use metrics::Metrics;
 
 use crate::transport::TlsVersion;
 use access_log::AccessLog;
+use crossings::Crossings;
 use node::NodeMetrics;
 use unknown_hosts::UnknownHosts;
 
@@ -147,6 +150,7 @@ pub trait Counted: Live {
 pub struct Observe {
     pub(crate) node: NodeMetrics,
     unknown_hosts: UnknownHosts,
+    crossings: Crossings,
     log: AccessLog,
     clock: Arc<dyn Clock>,
 }
@@ -169,13 +173,25 @@ impl Observe {
     /// The access log cannot be opened.
     pub fn new(access_log: AccessLogTarget, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let log = AccessLog::start(access_log)?;
-        Ok(Self { node: NodeMetrics::new(), unknown_hosts: UnknownHosts::default(), log, clock })
+        Ok(Self {
+            node: NodeMetrics::new(),
+            unknown_hosts: UnknownHosts::default(),
+            crossings: Crossings::default(),
+            log,
+            clock,
+        })
     }
 
     /// Counts and logs nothing that outlives it; for tests and benches.
     pub fn off() -> Self {
         let clock = Arc::new(schoolgate_config::time::SystemClock);
-        Self { node: NodeMetrics::new(), unknown_hosts: UnknownHosts::default(), log: AccessLog::off(), clock }
+        Self {
+            node: NodeMetrics::new(),
+            unknown_hosts: UnknownHosts::default(),
+            crossings: Crossings::default(),
+            log: AccessLog::off(),
+            clock,
+        }
     }
 
     /// A request of a tenant is in flight. Whoever says so says [`Self::end`] too.
@@ -226,6 +242,16 @@ impl Observe {
             self.unknown_hosts.asked_for(host, now_ms);
         }
         self.log.write(request, now_ms);
+    }
+
+    /// A request named two tenants and was refused.
+    pub fn cross_tenant_attempt(&self, attempt: CrossTenantAttempt) {
+        self.crossings.add(attempt);
+    }
+
+    /// The latest requests that named two tenants, the last first.
+    pub fn cross_tenant_attempts(&self) -> Vec<CrossTenantAttempt> {
+        self.crossings.latest()
     }
 
     /// A retry goes to another backend of this pool.

@@ -1,6 +1,6 @@
 //! The private listener: is the process alive, is it ready, what does it count, what does it serve.
 //!
-//! `GET /healthz`, `/readyz`, `/metrics` and `/status`. It is for the machine's own network: no token is asked for.
+//! `GET /healthz`, `/readyz`, `/metrics`, `/status` and `/events`. It is for the machine's own network: no token is asked for.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{Counted, Metrics};
+use super::{Counted, CrossTenantAttempt, Metrics};
 use crate::feed::report::{Following, NodeView};
 
 /// Connections at once: 64. A scraper and a few people need one each.
@@ -59,6 +59,12 @@ struct Status {
     tenants: usize,
     domains: usize,
     feed: Following,
+}
+
+/// The answer of `/events`: the latest attempts at another tenant that this node refused, the last first.
+#[derive(Serialize)]
+struct Events {
+    items: Vec<CrossTenantAttempt>,
 }
 
 /// Serves until told to stop.
@@ -137,7 +143,13 @@ async fn answer<L: Counted>(
                 Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the status cannot be written\n"),
             }
         }
-        _ => text(StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /status\n"),
+        "/events" => {
+            match serde_json::to_string_pretty(&Events { items: parts.view.observe.cross_tenant_attempts() }) {
+                Ok(json) => body(StatusCode::OK, "application/json", json),
+                Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the events cannot be written\n"),
+            }
+        }
+        _ => text(StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics, /status or /events\n"),
     })
 }
 

@@ -15,7 +15,8 @@ async fn identity_comes_from_us_whatever_the_client_sends() {
             let forged = site
                 .visitor("greenhill.school.test", http)
                 .request(reqwest::Method::GET, "/")
-                .header("x-tenant-id", "forged")
+                // One that names another school is refused; this one agrees, and is replaced all the same.
+                .header("x-tenant-id", "greenhill")
                 .header("X_Tenant_ID", "forged")
                 .header("x-tenant-context", "forged")
                 .header("x-subdomain", "forged")

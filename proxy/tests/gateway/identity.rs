@@ -127,3 +127,29 @@ async fn a_suspended_school_and_one_in_maintenance_say_so_on_a_page_of_their_own
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
     assert_eq!(origin.requests(), 0);
 }
+
+#[tokio::test]
+async fn an_identifier_that_names_another_school_is_refused_on_a_schools_own_host() {
+    let origin = Origin::start().await;
+    let site = given([origin.url()]).start().await;
+    for (target, fields) in [
+        ("/", "X-Tenant-ID: riverside\r\n"),
+        ("/", "x-tenant-slug: riverside\r\n"),
+        ("/", "X-Tenant-Slug: greenhill\r\nX-Tenant-Slug: riverside\r\n"),
+        ("/", "X-Tenant-ID: nosuch\r\n"),
+        ("/?tenant=riverside", ""),
+        ("/?a=1&%74enantId=riverside", ""),
+    ] {
+        let mut connection = site.raw("greenhill.school.test").await;
+        let head = format!("GET {target} HTTP/1.1\r\nHost: greenhill.school.test\r\n{fields}\r\n");
+        connection.send(&head).await.unwrap();
+        let answer = connection.read_response().await.unwrap();
+        assert_eq!((answer.status, answer.json()["error"].as_str()), (403, Some("TENANT_MISMATCH")), "{head}");
+    }
+    assert_eq!(origin.requests(), 0);
+    let mut connection = site.raw("greenhill.school.test").await;
+    let agreeing = "GET /?tenant=greenhill HTTP/1.1\r\nHost: greenhill.school.test\r\nX-Tenant-Slug: greenhill\r\n\r\n";
+    connection.send(agreeing).await.unwrap();
+    assert_eq!(connection.read_response().await.unwrap().status, 200);
+    assert_eq!(origin.last().query.as_deref(), Some("tenant=greenhill"), "its own query is the school's");
+}
