@@ -2,10 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
-};
+use schoolgate_testkit::TokenSigner;
 use serde_json::{Value, json};
 
 use super::tests::{Asked, pool, tenant, zone};
@@ -14,76 +11,9 @@ use crate::model::{Plan, Revision, TenantState, TokenIssuer, Zone};
 use crate::snapshot::{Object, Snapshot};
 
 const NOW: i64 = 1_800_000_000;
-/// Made for these tests, and of use nowhere else: `openssl genpkey -algorithm RSA`.
-const RSA: &[u8] = include_bytes!("test-rsa-key.der");
-
-/// A key that signs tokens in a test.
-enum Signer {
-    Rsa(RsaKeyPair),
-    P256(EcdsaKeyPair),
-    Ed25519(Ed25519KeyPair),
-}
-
-impl Signer {
-    fn rsa() -> Self {
-        Self::Rsa(RsaKeyPair::from_pkcs8(RSA).expect("a key"))
-    }
-
-    fn p256() -> Self {
-        let (rng, algorithm) = (SystemRandom::new(), &ECDSA_P256_SHA256_FIXED_SIGNING);
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &rng).expect("random numbers");
-        Self::P256(EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &rng).expect("a key"))
-    }
-
-    fn ed25519() -> Self {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("random numbers");
-        Self::Ed25519(Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key"))
-    }
-
-    fn alg(&self) -> &'static str {
-        match self {
-            Self::Rsa(_) => "RS256",
-            Self::P256(_) => "ES256",
-            Self::Ed25519(_) => "EdDSA",
-        }
-    }
-
-    fn jwk(&self, kid: &str) -> Value {
-        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        match self {
-            Self::Rsa(pair) => {
-                let public = ring::rsa::PublicKeyComponents::<Vec<u8>>::from(pair.public());
-                json!({"kty": "RSA", "kid": kid, "n": text(&public.n), "e": text(&public.e)})
-            }
-            Self::P256(pair) => {
-                let point = pair.public_key().as_ref();
-                json!({"kty": "EC", "crv": "P-256", "kid": kid, "x": text(&point[1..33]), "y": text(&point[33..])})
-            }
-            Self::Ed25519(pair) => {
-                json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": text(pair.public_key().as_ref())})
-            }
-        }
-    }
-
-    fn sign(&self, header: Value, claims: Value) -> String {
-        let part = |json: Value| URL_SAFE_NO_PAD.encode(json.to_string());
-        let signed = format!("{}.{}", part(header), part(claims));
-        let signature = match self {
-            Self::Rsa(pair) => {
-                let mut signature = vec![0; pair.public().modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).expect("signed");
-                signature
-            }
-            Self::P256(pair) => pair.sign(&SystemRandom::new(), signed.as_bytes()).expect("signed").as_ref().to_vec(),
-            Self::Ed25519(pair) => pair.sign(signed.as_bytes()).as_ref().to_vec(),
-        };
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
-    }
-
-    /// A good token of `idp`, with some claims changed (`null` takes one out).
-    fn token(&self, change: Value) -> String {
-        self.sign(json!({"alg": self.alg(), "kid": "k", "typ": "JWT"}), claims(change))
-    }
+/// A good token of `idp`, with some claims changed (`null` takes one out).
+fn signed(signer: &TokenSigner, change: Value) -> String {
+    signer.token("k", &claims(change))
 }
 
 fn claims(change: Value) -> Value {
@@ -270,9 +200,9 @@ fn with_token(table: &RoutingTable, host: &str, token: &str) -> String {
 
 #[test]
 fn a_token_of_each_algorithm_selects_its_tenant() {
-    for signer in [Signer::rsa(), Signer::p256(), Signer::ed25519()] {
+    for signer in TokenSigner::each() {
         let table = table_with(|_| {}, vec![issuer("idp", json!([signer.jwk("k")]), json!({}))]);
-        let ask = |change| with_token(&table, "api.schools.example", &signer.token(change));
+        let ask = |change| with_token(&table, "api.schools.example", &signed(&signer, change));
         assert_eq!(ask(json!({})), "ash", "{}", signer.alg());
         assert_eq!(ask(json!({"tenantId": null, "tenant_id": id_of(&table, "birch")})), "birch");
         assert_eq!(ask(json!({"aud": ["elsewhere", "other"]})), "ash");
@@ -288,18 +218,18 @@ fn a_token_of_each_algorithm_selects_its_tenant() {
 #[test]
 fn a_token_that_is_not_good_is_refused_whatever_else_selects() {
     use TokenError as E;
-    let (signer, other) = (Signer::ed25519(), Signer::ed25519());
+    let (signer, other) = (TokenSigner::ed25519(), TokenSigner::ed25519());
     let table =
         table_with(|_| {}, vec![issuer("idp", json!([signer.jwk("k")]), json!({"algorithms": ["EdDSA", "RS256"]}))]);
-    let kid = |kid: Value| signer.sign(json!({"alg": "EdDSA", "kid": kid}), claims(json!({})));
-    let alg = |alg: &str| signer.sign(json!({"alg": alg, "kid": "k"}), claims(json!({})));
-    let good = signer.token(json!({}));
+    let kid = |kid: Value| signer.sign(&json!({"alg": "EdDSA", "kid": kid}), &claims(json!({})));
+    let alg = |alg: &str| signer.sign(&json!({"alg": alg, "kid": "k"}), &claims(json!({})));
+    let good = signed(&signer, json!({}));
     let (head, signature) = good.rsplit_once('.').expect("three parts");
     let payload = |change| URL_SAFE_NO_PAD.encode(claims(change).to_string());
     let forged =
         format!("{}.{}.{signature}", head.split('.').next().expect("a header"), payload(json!({"tenantId": "birch"})));
     for (token, error) in [
-        (other.token(json!({})), E::Signature),
+        (signed(&other, json!({})), E::Signature),
         (forged, E::Signature),
         (format!("{head}."), E::Signature),
         (kid(json!("unknown")), E::Key),
@@ -309,17 +239,17 @@ fn a_token_that_is_not_good_is_refused_whatever_else_selects() {
         (alg("eddsa"), E::Algorithm),
         (alg("RS256"), E::Key),
         (
-            signer.sign(json!({"alg": "EdDSA", "kid": "k", "crit": ["b64"], "b64": false}), claims(json!({}))),
+            signer.sign(&json!({"alg": "EdDSA", "kid": "k", "crit": ["b64"], "b64": false}), &claims(json!({}))),
             E::Critical,
         ),
-        (signer.token(json!({"exp": null})), E::NoExpiry),
-        (signer.token(json!({"exp": NOW - 60})), E::Expired),
-        (signer.token(json!({"exp": "soon"})), E::Format),
-        (signer.token(json!({"nbf": NOW + 61})), E::NotYet),
-        (signer.token(json!({"iat": NOW + 61})), E::NotYet),
-        (signer.token(json!({"aud": "elsewhere"})), E::Audience),
-        (signer.token(json!({"aud": null})), E::Audience),
-        (signer.token(json!({"aud": ["elsewhere", 7]})), E::Audience),
+        (signed(&signer, json!({"exp": null})), E::NoExpiry),
+        (signed(&signer, json!({"exp": NOW - 60})), E::Expired),
+        (signed(&signer, json!({"exp": "soon"})), E::Format),
+        (signed(&signer, json!({"nbf": NOW + 61})), E::NotYet),
+        (signed(&signer, json!({"iat": NOW + 61})), E::NotYet),
+        (signed(&signer, json!({"aud": "elsewhere"})), E::Audience),
+        (signed(&signer, json!({"aud": null})), E::Audience),
+        (signed(&signer, json!({"aud": ["elsewhere", 7]})), E::Audience),
     ] {
         let bearer = Bearer::of(&table, format!("Bearer {token}").as_bytes(), NOW);
         for host in ["api.schools.example", "ash.schools.example", "birch.schools.example"] {
@@ -329,24 +259,28 @@ fn a_token_that_is_not_good_is_refused_whatever_else_selects() {
         let asked = Asked { bearer, ids: all(&["ash"]), ..trusted() };
         assert_eq!(asked.ask(&table), format!("Token({error:?})"), "a good header does not help");
     }
-    assert_eq!(with_token(&table, "api.schools.example", &signer.token(json!({"exp": NOW - 59}))), "ash", "the leeway");
-    assert_eq!(with_token(&table, "api.schools.example", &signer.token(json!({"exp": NOW as f64 + 0.5}))), "ash");
     assert_eq!(
-        with_token(&table, "api.schools.example", &signer.sign(json!({"alg": "EdDSA"}), claims(json!({})))),
+        with_token(&table, "api.schools.example", &signed(&signer, json!({"exp": NOW - 59}))),
+        "ash",
+        "the leeway"
+    );
+    assert_eq!(with_token(&table, "api.schools.example", &signed(&signer, json!({"exp": NOW as f64 + 0.5}))), "ash");
+    assert_eq!(
+        with_token(&table, "api.schools.example", &signer.sign(&json!({"alg": "EdDSA"}), &claims(json!({})))),
         "ash"
     );
 }
 
 #[test]
 fn what_no_issuer_signed_is_a_tenants_own_business() {
-    let signer = Signer::ed25519();
+    let signer = TokenSigner::ed25519();
     let table = table_with(|_| {}, vec![issuer("idp", json!([signer.jwk("k")]), json!({}))]);
     let twice = format!(
         "{}.{}.AA",
         URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA"}"#),
         URL_SAFE_NO_PAD.encode(r#"{"iss":"https://id.example","iss":"https://id.example"}"#)
     );
-    let elsewhere = signer.token(json!({"iss": "https://other.example", "tenantId": "birch"}));
+    let elsewhere = signed(&signer, json!({"iss": "https://other.example", "tenantId": "birch"}));
     let long = format!("{}.a.b", "a".repeat(9_000));
     for (token, error) in [
         ("opaque", "Format"),
@@ -369,23 +303,23 @@ fn what_no_issuer_signed_is_a_tenants_own_business() {
 
 #[test]
 fn a_token_never_takes_the_place_of_the_host() {
-    let signer = Signer::ed25519();
+    let signer = TokenSigner::ed25519();
     let table = table_with(|_| {}, vec![issuer("idp", json!([signer.jwk("k")]), json!({}))]);
-    let token = signer.token(json!({}));
+    let token = signed(&signer, json!({}));
     assert_eq!(with_token(&table, "ash.schools.example", &token), "ash");
     assert_eq!(with_token(&table, "birch.schools.example", &token), "Mismatch(birch, token ash)");
     assert_eq!(with_token(&table, "late.schools.example", &token), "Mismatch(late, token ash)");
     assert_eq!(with_token(&table, "nosuch.schools.example", &token), "UnknownHost");
-    let nobody = signer.token(json!({"tenantId": null}));
+    let nobody = signed(&signer, json!({"tenantId": null}));
     assert_eq!(with_token(&table, "birch.schools.example", &nobody), "birch");
 }
 
 #[test]
 fn a_caller_with_a_token_may_select_by_header_whom_the_token_allows() {
-    let signer = Signer::ed25519();
+    let signer = TokenSigner::ed25519();
     let table = table_with(|_| {}, vec![issuer("idp", json!([signer.jwk("k")]), json!({}))]);
     let ask = |change: Value, header: &str| {
-        let bearer = Bearer::of_token(&table, signer.token(change).as_bytes(), NOW);
+        let bearer = Bearer::of_token(&table, signed(&signer, change).as_bytes(), NOW);
         Asked { bearer, ids: all(&[header]), ..stranger() }.ask(&table)
     };
     assert_eq!(ask(json!({}), "ash"), "ash");
@@ -395,10 +329,10 @@ fn a_caller_with_a_token_may_select_by_header_whom_the_token_allows() {
 
 #[test]
 fn an_issuer_of_one_tenant_or_zone_counts_nowhere_else() {
-    let signer = Signer::ed25519();
+    let signer = TokenSigner::ed25519();
     let ash = tenant("ash", TenantState::Active).id;
     let of_ash = table_with(|_| {}, vec![issuer("idp", json!([signer.jwk("k")]), json!({"tenant": ash}))]);
-    let ask = |host: &str, change: Value| with_token(&of_ash, host, &signer.token(change));
+    let ask = |host: &str, change: Value| with_token(&of_ash, host, &signed(&signer, change));
     assert_eq!(ask("api.schools.example", json!({"tenantId": null})), "ash", "it speaks for its tenant");
     assert_eq!(
         ask("api.schools.example", json!({"tenantId": "birch"})),
@@ -413,7 +347,7 @@ fn an_issuer_of_one_tenant_or_zone_counts_nowhere_else() {
     assert_eq!(ask("birch.schools.example", expired.clone()), "birch", "not this school's issuer: not our business");
 
     let of_zone = table_with(|_| {}, vec![issuer("idp", json!([signer.jwk("k")]), json!({"zone": "other.example"}))]);
-    let ask = |host: &str, change: Value| with_token(&of_zone, host, &signer.token(change));
+    let ask = |host: &str, change: Value| with_token(&of_zone, host, &signed(&signer, change));
     assert_eq!(ask("api.other.example", json!({})), "ash");
     assert_eq!(ask("api.schools.example", json!({})), "Token(Issuer)");
     assert_eq!(ask("ash.schools.example", expired.clone()), "ash");
@@ -423,17 +357,17 @@ fn an_issuer_of_one_tenant_or_zone_counts_nowhere_else() {
 
 #[test]
 fn a_zone_can_want_a_token() {
-    let signer = Signer::ed25519();
+    let signer = TokenSigner::ed25519();
     let table = table_with(|zone| zone.require_token = true, vec![issuer("idp", json!([signer.jwk("k")]), json!({}))]);
     assert_eq!(Asked { ids: all(&["ash"]), ..trusted() }.ask(&table), "MissingToken");
     assert_eq!(with_token(&table, "api.schools.example", "opaque"), "Token(Format)");
-    assert_eq!(with_token(&table, "api.schools.example", &signer.token(json!({}))), "ash");
+    assert_eq!(with_token(&table, "api.schools.example", &signed(&signer, json!({}))), "ash");
     assert_eq!(Asked::of("ash.schools.example").ask(&table), "ash", "on its own host it is the school's business");
 }
 
 #[test]
 fn several_authorization_fields_are_refused() {
-    let signer = Signer::ed25519();
+    let signer = TokenSigner::ed25519();
     let table = table_with(|_| {}, vec![issuer("idp", json!([signer.jwk("k")]), json!({}))]);
     for host in ["api.schools.example", "ash.schools.example"] {
         assert_eq!(Asked { bearer: Bearer::Several, ..Asked::of(host) }.ask(&table), "Token(Format)");
@@ -442,15 +376,15 @@ fn several_authorization_fields_are_refused() {
 
 #[test]
 fn a_key_that_is_gone_verifies_nothing() {
-    let signer = Signer::ed25519();
+    let signer = TokenSigner::ed25519();
     let fetched = issuer("idp", json!([]), json!({"source": {"url": "https://id.example/keys"}}));
     let table = table_with(|_| {}, vec![fetched]);
-    assert_eq!(with_token(&table, "api.schools.example", &signer.token(json!({}))), "Token(Key)");
+    assert_eq!(with_token(&table, "api.schools.example", &signed(&signer, json!({}))), "Token(Key)");
 }
 
 #[test]
 fn two_issuers_cannot_have_one_name_in_tokens() {
-    let signer = Signer::ed25519();
+    let signer = TokenSigner::ed25519();
     let base = table_with(|_| {}, vec![issuer("one", json!([signer.jwk("k")]), json!({}))]);
     let put = |object: Object| crate::snapshot::Change::Put(object);
     let live = &crate::table::NoLive;
@@ -472,7 +406,7 @@ fn two_issuers_cannot_have_one_name_in_tokens() {
 
 #[test]
 fn an_issuer_holds_its_tenant_and_zone() {
-    let signer = Signer::ed25519();
+    let signer = TokenSigner::ed25519();
     let birch = tenant("birch", TenantState::Active).id;
     let held = json!({"tenant": birch, "zone": "other.example"});
     let table = table_with(|_| {}, vec![issuer("idp", json!([signer.jwk("k")]), held)]);
@@ -487,9 +421,9 @@ fn an_issuer_holds_its_tenant_and_zone() {
 
 #[test]
 fn an_explanation_is_the_decision_and_says_every_step() {
-    let signer = Signer::ed25519();
+    let signer = TokenSigner::ed25519();
     let table = table_with(|_| {}, vec![issuer("idp", json!([signer.jwk("k")]), json!({}))]);
-    let token = signer.token(json!({}));
+    let token = signed(&signer, json!({}));
     let explained = |request: Value| {
         let request = serde_json::from_value(request).expect("a request");
         serde_json::to_value(explain(&table, &request, NOW)).expect("JSON")

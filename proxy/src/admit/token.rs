@@ -105,41 +105,31 @@ impl identity::Token for Presented<'_> {
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use ring::signature::{Ed25519KeyPair, KeyPair};
     use schoolgate_config::model::{Revision, TokenIssuer};
     use schoolgate_config::snapshot::{Change, Object, Snapshot};
     use schoolgate_config::table::NoLive;
+    use schoolgate_testkit::TokenSigner;
     use serde_json::json;
 
     use super::*;
 
     const NOW: i64 = 1_800_000_000;
 
-    fn pair() -> Ed25519KeyPair {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).expect("random numbers");
-        Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key")
-    }
-
-    fn issuer(pair: &Ed25519KeyPair) -> Object {
-        let key = json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(pair.public_key().as_ref())});
+    fn issuer(signer: &TokenSigner) -> Object {
+        let keys = json!({"keys": [signer.jwk("k")]});
         let issuer: TokenIssuer =
-            serde_json::from_value(json!({"id": "idp", "issuer": "idp", "source": "inline", "keys": {"keys": [key]}}))
+            serde_json::from_value(json!({"id": "idp", "issuer": "idp", "source": "inline", "keys": keys}))
                 .expect("an issuer");
         issuer.into()
     }
 
-    fn table(pair: &Ed25519KeyPair) -> RoutingTable {
-        let snapshot = Snapshot { revision: Revision(1), objects: vec![issuer(pair)] };
+    fn table(signer: &TokenSigner) -> RoutingTable {
+        let snapshot = Snapshot { revision: Revision(1), objects: vec![issuer(signer)] };
         RoutingTable::from_snapshot(&snapshot, &NoLive, None).expect("holds together")
     }
 
-    fn token(pair: &Ed25519KeyPair, n: usize) -> String {
-        let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let claims = json!({"iss": "idp", "exp": NOW + 300, "tenantId": format!("school-{n}")});
-        let signed = format!("{}.{}", part(json!({"alg": "EdDSA"})), part(claims));
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(pair.sign(signed.as_bytes()).as_ref()))
+    fn token(signer: &TokenSigner, n: usize) -> String {
+        signer.token("k", &json!({"iss": "idp", "exp": NOW + 300, "tenantId": format!("school-{n}")}))
     }
 
     fn kept(cache: &TokenCache) -> usize {
@@ -152,8 +142,8 @@ mod tests {
 
     #[test]
     fn a_good_token_is_checked_once_and_expires_all_the_same() {
-        let (pair, cache) = (pair(), TokenCache::default());
-        let (table, token) = (table(&pair), token(&pair, 1));
+        let (signer, cache) = (TokenSigner::ed25519(), TokenCache::default());
+        let (table, token) = (table(&signer), token(&signer, 1));
         let Bearer::Verified(first) = cache.bearer(&table, token.as_bytes(), NOW) else { panic!("it is good") };
         let Bearer::Verified(again) = cache.bearer(&table, token.as_bytes(), NOW + 1) else { panic!("it is good") };
         assert!(Arc::ptr_eq(&first, &again), "the second time it was remembered");
@@ -163,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_key_that_was_replaced_is_not_remembered() {
-        let (old, new, cache) = (pair(), pair(), TokenCache::default());
+        let (old, new, cache) = (TokenSigner::ed25519(), TokenSigner::ed25519(), TokenCache::default());
         let (table, token) = (table(&old), token(&old, 1));
         assert!(matches!(cache.bearer(&table, token.as_bytes(), NOW), Bearer::Verified(_)));
         let rotated = table.with_changes(Revision(2), &[Change::Put(issuer(&new))], &NoLive).expect("holds together");
@@ -173,15 +163,15 @@ mod tests {
 
     #[test]
     fn what_is_not_good_takes_no_room_and_what_is_good_is_bounded() {
-        let (pair, cache) = (pair(), TokenCache::default());
-        let table = table(&pair);
+        let (signer, cache) = (TokenSigner::ed25519(), TokenCache::default());
+        let table = table(&signer);
         for n in 0..100 {
-            let mut bad = token(&pair, n);
+            let mut bad = token(&signer, n);
             bad.push('A');
             assert!(!matches!(cache.bearer(&table, bad.as_bytes(), NOW), Bearer::Verified(_)));
         }
         assert_eq!(kept(&cache), 0);
-        let Bearer::Verified(good) = cache.bearer(&table, token(&pair, 1).as_bytes(), NOW) else {
+        let Bearer::Verified(good) = cache.bearer(&table, token(&signer, 1).as_bytes(), NOW) else {
             panic!("it is good")
         };
         let mut shard = Shard::default();

@@ -8,5 +8,6 @@ mod bodies;
 mod forwarding;
 mod hostile;
 mod identity;
+mod shared_host;
 mod site;
 mod upgrades;

@@ -4,6 +4,7 @@
 //! * [`Origin`]: a backend that echoes, streams, waits, lies, refuses, dies and comes back.
 //! * [`Client`], [`TlsConn`]: the outside. Names resolve to the site whatever they are.
 //! * [`Link`]: a TCP path that delays, stalls, cuts and refuses.
+//! * [`TokenSigner`]: somebody who issues tokens.
 //! * [`eventually`]: waits for a state; nothing here waits for a while.
 //!
 //! What cannot go on panics and says what was missing: this crate is for tests only.
@@ -16,6 +17,7 @@ mod origin;
 mod process;
 mod site;
 mod tls;
+mod token_signer;
 
 pub use api::{Api, ApiAnswer};
 pub use client::{Client, ClientBuilder, Http};
@@ -25,3 +27,4 @@ pub use origin::{Answer, Mood, Origin, OriginBuilder, RequestHead};
 pub use process::{Process, StartError};
 pub use site::{Site, SiteBuilder};
 pub use tls::{RawResponse, TlsConn, WebSocket, client_config};
+pub use token_signer::TokenSigner;
