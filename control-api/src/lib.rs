@@ -18,7 +18,9 @@ mod http;
 mod jwks;
 mod metrics;
 mod operation;
+mod socket;
 
 pub use bootstrap::{ADMIN_TOKEN, BootstrapError, JWKS, NODE_TOKEN, bootstrap};
 pub use jwks::jwks;
-pub use server::{ControlError, ControlHandle, ControlOptions, ControlServer};
+pub use server::{ControlError, ControlHandle, ControlOptions, ControlServer, SocketNeed, SocketOptions};
+pub use socket::SocketError;

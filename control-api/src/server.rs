@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,11 @@ use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -28,6 +31,7 @@ use crate::http::{Api, Parts};
 use crate::metrics::Metrics;
 use crate::operation::Platform;
 use crate::publish::Publisher;
+use crate::socket::{Socket, SocketError};
 
 /// Connections at once: 4096. Every proxy holds one for its long poll.
 const CONNECTIONS: usize = 4_096;
@@ -53,6 +57,8 @@ const ANSWERS_KEPT_MS: i64 = 24 * 3_600 * 1_000;
 pub struct ControlOptions {
     /// Where to listen; port 0 is any.
     pub listen: SocketAddr,
+    /// Where the machine's own administrator finds it; `None`: nowhere.
+    pub socket: Option<SocketOptions>,
     /// The truth.
     pub store: Store,
     /// Makes revisions of it; [`Publisher::run`] is the caller's to start.
@@ -65,6 +71,24 @@ pub struct ControlOptions {
     pub issues_at_once: bool,
 }
 
+/// The Unix socket of a control server.
+#[derive(Debug, Clone)]
+pub struct SocketOptions {
+    /// Where.
+    pub path: PathBuf,
+    /// What to do when it cannot be there.
+    pub need: SocketNeed,
+}
+
+/// What to do when a socket cannot be where it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketNeed {
+    /// Say so in the log, and go on without: nobody asked for it.
+    Optional,
+    /// Not start.
+    Required,
+}
+
 /// Why a control server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -75,6 +99,14 @@ pub enum ControlError {
     AddressInUse {
         /// Which address.
         address: SocketAddr,
+    },
+    /// There can be no socket.
+    #[error("the control API cannot listen on the socket {}: {source}", path.display())]
+    Socket {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: SocketError,
     },
     /// The system refuses for another reason.
     #[error("the control API cannot listen on {address}: {source}")]
@@ -90,6 +122,7 @@ pub enum ControlError {
 #[derive(Debug)]
 pub struct ControlHandle {
     address: SocketAddr,
+    socket: Option<PathBuf>,
     stop: CancellationToken,
     tracker: TaskTracker,
 }
@@ -110,6 +143,7 @@ impl ControlServer {
             _ => ControlError::Listen { address, source },
         })?;
         let address = listener.local_addr().map_err(|source| ControlError::Listen { address, source })?;
+        let socket = options.socket.map_or(Ok(None), open_socket)?;
         let stop = CancellationToken::new();
         let store = options.store.clone();
         let feed = options.publisher.feed();
@@ -126,11 +160,16 @@ impl ControlServer {
             stop: stop.clone(),
         });
         let tracker = TaskTracker::new();
-        tracker.spawn(accept(listener, router(api), stop.clone(), tracker.clone()));
+        let router = router(api);
+        let socket_path = socket.as_ref().map(|socket| socket.path().to_owned());
+        if let Some(socket) = socket {
+            tracker.spawn(accept(Listener::Socket(socket), router.clone(), stop.clone(), tracker.clone()));
+        }
+        tracker.spawn(accept(Listener::Network(listener), router, stop.clone(), tracker.clone()));
         tracker.spawn(sweep(store, stop.clone()));
         tracker.close();
         tracing::info!("the control API listens on http://{address}");
-        Ok(ControlHandle { address, stop, tracker })
+        Ok(ControlHandle { address, socket: socket_path, stop, tracker })
     }
 }
 
@@ -138,6 +177,11 @@ impl ControlHandle {
     /// The address really bound.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The Unix socket, if there is one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
     }
 
     /// Takes no more requests, lets those in flight end, and gives up on them after 3 s.
@@ -155,7 +199,44 @@ impl Drop for ControlHandle {
     }
 }
 
-async fn accept(listener: TcpListener, router: Router, stop: CancellationToken, tracker: TaskTracker) {
+fn open_socket(options: SocketOptions) -> Result<Option<Socket>, ControlError> {
+    let SocketOptions { path, need } = options;
+    match (Socket::bind(&path), need) {
+        (Ok(socket), _) => Ok(Some(socket)),
+        (Err(source), SocketNeed::Required) => Err(ControlError::Socket { path, source }),
+        (Err(source), SocketNeed::Optional) => {
+            tracing::warn!(
+                "no control socket at {}: {source}; without it a lost admin token cannot be replaced: set control.socket",
+                path.display()
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Where requests come in.
+enum Listener {
+    /// From the network.
+    Network(TcpListener),
+    /// From this machine's administrator.
+    Socket(Socket),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Peer)> {
+        match self {
+            Self::Network(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Small answers should not wait for the acknowledgement of the last one.
+                let _ = stream.set_nodelay(true);
+                Ok((Either::Left(stream), Peer::Network(address)))
+            }
+            Self::Socket(socket) => Ok((Either::Right(socket.accept().await?), Peer::Socket)),
+        }
+    }
+}
+
+async fn accept(listener: Listener, router: Router, stop: CancellationToken, tracker: TaskTracker) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -180,11 +261,14 @@ async fn accept(listener: TcpListener, router: Router, stop: CancellationToken, 
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
-    // Small answers should not wait for the acknowledgement of the last one.
-    let _ = stream.set_nodelay(true);
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+    stop: CancellationToken,
+) {
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(peer);
         let router = router.clone();
         router.oneshot(request.map(Body::new) as Request)
     });
@@ -205,7 +289,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, stop: Cancel
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(client.addr = %peer, "a connection to the control API ended: {error}");
+        tracing::debug!(client.addr = ?peer, "a connection to the control API ended: {error}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,12 @@ use schoolgate_acme::internal::InternalAuthority;
 use schoolgate_acme::worker::Worker;
 use schoolgate_config::model::{DomainName, Zone};
 use schoolgate_config::seal::Keeper;
-use schoolgate_config::settings::Settings;
+use schoolgate_config::settings::{Control, Settings};
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::Publisher;
-use schoolgate_control_api::{ControlError, ControlHandle, ControlOptions, ControlServer, bootstrap};
+use schoolgate_control_api::{
+    ControlError, ControlHandle, ControlOptions, ControlServer, SocketNeed, SocketOptions, bootstrap,
+};
 use schoolgate_store::{OpenMode, Store};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +42,7 @@ pub(crate) fn run(args: &ControlArgs) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         let stop = signals::on_stop()?;
         let plane = ControlPlane::start(&settings).await?;
-        dir.publish_addresses(&Addresses { control: Some(plane.address()), ..Addresses::default() })?;
+        dir.publish_addresses(&plane.addresses())?;
         notify::tell(Notice::Ready);
         info!("ready: control API on http://{}", plane.address());
         stop.cancelled().await;
@@ -133,6 +135,12 @@ impl ControlPlane {
         self.api.address()
     }
 
+    /// Where the control API is found.
+    pub(super) fn addresses(&self) -> Addresses {
+        let socket = self.api.socket().map(Path::to_owned);
+        Addresses { control: Some(self.address()), socket, ..Addresses::default() }
+    }
+
     /// Stops taking requests, finishes what is in flight, closes the store.
     pub(super) async fn stop(self) {
         self.api.stop().await;
@@ -153,10 +161,19 @@ fn name_missing_zones(settings: &Settings, store: &Store) {
     }
 }
 
+/// The socket of the settings; none when it is empty. Where nobody set it, a path that cannot be a socket (a data
+/// directory with a long name) does not keep the gateway from starting.
+fn control_socket(settings: &Settings) -> Option<SocketOptions> {
+    let text = &settings.control.socket;
+    let need = if *text == Control::default().socket { SocketNeed::Optional } else { SocketNeed::Required };
+    (!text.is_empty()).then(|| SocketOptions { path: settings.path(text), need })
+}
+
 async fn start_api(settings: &Settings, store: &Store, publisher: &Publisher) -> anyhow::Result<ControlHandle> {
     let owned = settings.platform.assume_owned.iter();
     let options = ControlOptions {
         listen: settings.control.listen,
+        socket: control_socket(settings),
         store: store.clone(),
         publisher: publisher.clone(),
         assume_owned: owned.map(|suffix| DomainName::parse(suffix)).collect::<Result<_, _>>()?,
@@ -165,6 +182,12 @@ async fn start_api(settings: &Settings, store: &Store, publisher: &Publisher) ->
     };
     ControlServer::start(options).await.map_err(|error| {
         let why = match &error {
+            ControlError::Socket { path, source } => {
+                return anyhow::anyhow!(
+                    "the control socket cannot be at {}: {source}; choose another path with the setting control.socket",
+                    path.display()
+                );
+            }
             ControlError::AddressInUse { address } => format!("{address} is in use by another process"),
             ControlError::Listen { address, source } if source.kind() == io::ErrorKind::AddrNotAvailable => {
                 format!("{address} is no address of this machine")

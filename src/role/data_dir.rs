@@ -18,7 +18,7 @@ pub(super) struct DataDir {
 }
 
 /// The addresses a process really bound; what it does not run is absent.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Addresses {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) http: Option<SocketAddr>,
@@ -28,6 +28,9 @@ pub(super) struct Addresses {
     pub(super) status: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) control: Option<SocketAddr>,
+    /// The Unix socket of the control API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) socket: Option<PathBuf>,
 }
 
 impl DataDir {

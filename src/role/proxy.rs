@@ -84,5 +84,5 @@ pub(super) async fn stop_proxy(proxy: ProxyHandle, settings: &Settings) {
 /// Where it listens.
 pub(super) fn addresses(proxy: &ProxyHandle) -> Addresses {
     let bound = proxy.addresses();
-    Addresses { http: Some(bound.http), https: Some(bound.https), status: Some(bound.status), control: None }
+    Addresses { http: Some(bound.http), https: Some(bound.https), status: Some(bound.status), ..Addresses::default() }
 }

@@ -1,4 +1,5 @@
-//! A bearer token → the [`Operator`] who holds it, or the node.
+//! A bearer token → the [`Operator`] who holds it, or the node. Through the Unix socket no token is needed: the system has
+//! asked already.
 
 use axum::extract::FromRequestParts;
 use http::StatusCode;
@@ -10,13 +11,18 @@ use schoolgate_store::{Token, TokenKind};
 use super::envelope::{Peer, RequestId};
 use super::problem::Problem;
 use super::{Api, Stop};
-use crate::operation::permission::{Operator, Role, is_from};
+use crate::operation::permission::{Operator, Role, Via, is_from};
 use crate::operation::tokens::{prefix, secret_hash};
 
 impl FromRequestParts<Api> for Operator {
     type Rejection = Stop;
 
     async fn from_request_parts(parts: &mut RequestParts, api: &Api) -> Result<Self, Stop> {
+        let peer = parts.extensions.get::<Peer>().copied();
+        let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+        if peer == Some(Peer::Socket) && !parts.headers.contains_key(AUTHORIZATION) {
+            return Ok(Self::of_socket(request_id));
+        }
         let token = bearer(parts, api, TokenKind::Operator).await?;
         let Ok(role) = token.role.parse::<Role>() else {
             // Written by another release: what it means here is unknown, so it opens nothing.
@@ -29,8 +35,9 @@ impl FromRequestParts<Api> for Operator {
             role,
             scopes: token.scopes,
             tenants: token.tenants,
-            request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
-            client_ip: parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical()),
+            via: Via::Api,
+            request_id,
+            client_ip: peer.and_then(Peer::ip),
         })
     }
 }
@@ -78,7 +85,7 @@ async fn bearer(parts: &RequestParts, api: &Api, kind: TokenKind) -> Result<Toke
     if token.expires_at_ms.is_some_and(|end| end <= api.clock.unix_ms()) {
         return Err(refuse("TOKEN_EXPIRED", "this token has expired"));
     }
-    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+    let peer = parts.extensions.get::<Peer>().and_then(|peer| peer.ip());
     if !is_from(&token.networks, peer) {
         let message = "this token is not for the address you come from";
         return Err(Problem::new(StatusCode::FORBIDDEN, "FORBIDDEN", message).into());

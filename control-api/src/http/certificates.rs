@@ -4,12 +4,12 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use schoolgate_config::model::Fingerprint;
+use schoolgate_config::model::{DomainName, Fingerprint};
 use schoolgate_config::table::RoutingTable;
 use schoolgate_config::time::rfc3339;
 use schoolgate_store::{CertificateWant, Page};
 
-use super::params::Params;
+use super::params::{Params, unreadable_cursor};
 use super::{Answer, Api, ListAnswer};
 use crate::operation::permission::{Operator, Subject};
 
@@ -64,6 +64,11 @@ fn view(want: CertificateWant, table: &RoutingTable) -> CertificateView {
 pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params: Params) -> Answer {
     let (cursor, limit) = params.paging()?;
     params.finish()?;
+    // A name, or a wildcard.
+    let is_name = |text: &String| DomainName::parse(text.strip_prefix("*.").unwrap_or(text)).is_ok();
+    if !cursor.as_ref().is_none_or(is_name) {
+        return Err(unreadable_cursor().into());
+    }
     operator.may_everywhere(Subject::Certificates.read())?;
     let wants = api.store.certificate_wants(cursor.as_deref(), limit).await?;
     let next = (wants.len() == limit as usize).then(|| wants.last().map(|last| last.name.clone())).flatten();

@@ -28,7 +28,7 @@ fn name(text: &str) -> Result<DomainName, Problem> {
     ),
     responses((status = 200, body = ListAnswer<DomainView>)))]
 pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params: Params) -> Answer {
-    let mut query = params.list()?;
+    let mut query = params.list::<DomainName>()?;
     let tenant = params.take("tenant")?;
     params.finish()?;
     if let Some(tenant) = tenant {
@@ -59,7 +59,7 @@ pub(super) async fn get(
     params.finish()?;
     let reading = Reading { store: &api.store, platform: &api.platform, now_ms: api.clock.unix_ms() };
     let (version, view) = reading.get(&operator, &name(&text)?).await?;
-    Ok(object(json(&view), version))
+    Ok(object(&json(&view), version))
 }
 
 /// Changes a domain.

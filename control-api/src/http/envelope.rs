@@ -1,6 +1,6 @@
 //! What surrounds every request: its identity, its deadline, its last resort, its metric.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -8,12 +8,14 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::header::{ETAG, IF_NONE_MATCH};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use schoolgate_config::time::new_ulid;
 
 use super::Api;
+use super::precondition::is_known;
 use super::problem::Problem;
 
 /// Time a request may take: 90 s, above the longest wait that a caller can ask for.
@@ -21,9 +23,24 @@ const DEADLINE: Duration = Duration::from_secs(90);
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The address a request came from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+/// Where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// The network.
+    Network(SocketAddr),
+    /// The Unix socket: somebody whom the system lets open it.
+    Socket,
+}
+
+impl Peer {
+    /// The address, if it has one.
+    pub(crate) fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Network(address) => Some(address.ip().to_canonical()),
+            Self::Socket => None,
+        }
+    }
+}
 
 /// The identity of a request: a ULID, in the answer and in the log.
 #[derive(Debug, Clone)]
@@ -36,6 +53,8 @@ pub(crate) async fn envelope(State(api): State<Api>, mut request: Request, next:
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(RequestId(id.clone()));
+    let asked =
+        (method == Method::GET && request.headers().contains_key(IF_NONE_MATCH)).then(|| request.headers().clone());
     let route = request.extensions().get::<MatchedPath>().map(|matched| matched.as_str().to_owned());
     let run = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(DEADLINE, run).await {
@@ -44,6 +63,11 @@ pub(crate) async fn envelope(State(api): State<Api>, mut request: Request, next:
         Ok(Err(_)) => Problem::internal().into_response(),
         Err(_) => Problem::of_status(StatusCode::REQUEST_TIMEOUT).into_response(),
     };
+    if let (Some(headers), StatusCode::OK, Some(etag)) = (asked, response.status(), response.headers().get(ETAG))
+        && is_known(&headers, etag)
+    {
+        response = (StatusCode::NOT_MODIFIED, [(ETAG, etag.clone())]).into_response();
+    }
     let status = response.status();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = with_headers_of(problem.answer(&id), &response);

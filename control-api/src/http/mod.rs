@@ -6,6 +6,7 @@ pub(crate) mod openapi;
 pub(crate) mod params;
 pub(crate) mod precondition;
 pub(crate) mod problem;
+pub(crate) mod resource;
 pub(crate) mod router;
 pub(crate) mod write;
 
@@ -31,6 +32,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
 use http::header::ETAG;
+use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -127,13 +129,16 @@ impl<T: Serialize> ListAnswer<T> {
 }
 
 /// One object with its ETag.
-pub(crate) fn object(view: Value, version: u64) -> Response {
+pub(crate) fn object(view: &Value, version: u64) -> Response {
     let mut response = Json(view).into_response();
-    response.headers_mut().insert(ETAG, etag(version));
+    let etag = HeaderValue::try_from(etag(version, view)).expect("digits in quotes are a header value");
+    response.headers_mut().insert(ETAG, etag);
     response
 }
 
-/// The ETag of a version.
-pub(crate) fn etag(version: u64) -> HeaderValue {
-    HeaderValue::try_from(format!("\"{version}\"")).expect("digits in quotes are a header value")
+/// The ETag of an object: its version, and a hash of what is shown of it. What is shown can change without a new
+/// version: a domain gets its certificate, a new zone gives a tenant another name.
+pub(crate) fn etag(version: u64, view: &Value) -> String {
+    let hash = digest(&SHA256, view.to_string().as_bytes());
+    format!("\"{version}-{}\"", hex::encode(&hash.as_ref()[..8]))
 }

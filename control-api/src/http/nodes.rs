@@ -101,5 +101,5 @@ pub(super) async fn get(State(api): State<Api>, operator: Operator, Path(id): Pa
     let node = id.parse::<NodeId>().ok().and_then(|id| api.feed.node(&id));
     let node = node.ok_or_else(|| Refusal::not_found("node"))?;
     let version = node.report.as_ref().map_or(0, |report| report.serving.0);
-    Ok(object(json(&NodeView::of(node, api.publisher.revision())), version))
+    Ok(object(&json(&NodeView::of(node, api.publisher.revision())), version))
 }

@@ -74,18 +74,27 @@ impl Params {
         Ok((cursor, limit))
     }
 
-    /// Takes what pages through and searches objects: paging, and `search` (alias `q`).
+    /// Takes what pages through and searches objects with keys `K`: paging, and `search` (alias `q`).
     ///
     /// # Errors
     /// 400.
-    pub(crate) fn list(&mut self) -> Result<ListQuery, Problem> {
-        let (after, limit) = self.paging()?;
+    pub(crate) fn list<K: FromStr + Display>(&mut self) -> Result<ListQuery, Problem> {
+        let (cursor, limit) = self.paging()?;
+        let after = match cursor {
+            Some(text) => Some(text.parse::<K>().map_err(|_| unreadable_cursor())?.to_string()),
+            None => None,
+        };
         let search = match self.take("search")? {
             Some(search) => Some(search),
             None => self.take("q")?,
         };
         Ok(ListQuery { after, limit, search: search.filter(|text| !text.is_empty()), ..ListQuery::default() })
     }
+}
+
+/// A cursor that no list gave. To begin at the first page instead would show a script the same objects for ever.
+pub(crate) fn unreadable_cursor() -> Problem {
+    Problem::bad_request("the parameter cursor: expected `next` of an answer")
 }
 
 impl FromRequestParts<Api> for Params {
@@ -98,16 +107,22 @@ impl FromRequestParts<Api> for Params {
 
 #[cfg(test)]
 mod tests {
+    use schoolgate_config::model::Slug;
+
     use super::*;
 
     #[test]
     fn a_parameter_that_is_unknown_or_given_twice_is_refused() {
         let mut params = Params::of(Some("limit=5&q=green%20hill"));
-        let query = params.list().expect("both are known");
+        let query = params.list::<Slug>().expect("both are known");
         assert_eq!((query.limit, query.search.as_deref()), (5, Some("green hill")));
         assert!(params.finish().is_ok());
         assert!(Params::of(Some("limit=1&limit=2")).paging().is_err());
         assert!(Params::of(Some("limit=0")).paging().is_err());
         assert!(Params::of(Some("limti=1")).finish().is_err());
+        for cursor in ["cursor=", "cursor=Not%20a%20key", "after=%00"] {
+            let refused = Params::of(Some(cursor)).list::<Slug>().expect_err("no list gave it");
+            assert!(refused.message.contains("cursor"), "{}", refused.message);
+        }
     }
 }

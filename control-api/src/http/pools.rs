@@ -2,21 +2,17 @@
 
 use axum::extract::{Path, State};
 
-use schoolgate_config::model::{BackendId, BackendState, Pool, PoolId};
+use schoolgate_config::model::{BackendId, BackendState, Pool};
 
 use super::params::Params;
+use super::resource::{self, key};
 use super::write::WriteRequest;
 use super::{Answer, Api, ListAnswer, object};
 use crate::operation::Refusal;
 use crate::operation::backends::{self, BackendPatch, BackendView};
-use crate::operation::edit::{self, Resource};
 use crate::operation::json;
 use crate::operation::permission::Operator;
 use crate::operation::pools::{BackendInput, PoolInput, PoolView};
-
-fn key(text: &str) -> Result<PoolId, Refusal> {
-    text.parse().map_err(|_| Refusal::not_found("pool"))
-}
 
 /// Pools with their backends, in alphabetical order.
 #[utoipa::path(get, path = "/api/v1/pools", tag = "pools",
@@ -26,66 +22,43 @@ fn key(text: &str) -> Result<PoolId, Refusal> {
         ("search" = Option<String>, Query, description = "Text in the name"),
     ),
     responses((status = 200, body = ListAnswer<PoolView>)))]
-pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params: Params) -> Answer {
-    let query = params.list()?;
-    params.finish()?;
-    let page = edit::list::<Pool>(&api.store, &operator, &query).await?;
-    let head = api.store.head();
-    let items = page.items.iter().map(|stored| Pool::view(stored, &head.table)).collect();
-    Ok(ListAnswer::of(schoolgate_store::Page { items, next: page.next }))
+pub(super) async fn list(State(api): State<Api>, operator: Operator, params: Params) -> Answer {
+    resource::list::<Pool>(&api, &operator, params).await
 }
 
 /// Makes a pool.
 #[utoipa::path(post, path = "/api/v1/pools", tag = "pools", request_body = PoolInput,
     responses((status = 201, body = PoolView)))]
 pub(super) async fn create(State(api): State<Api>, request: WriteRequest) -> Answer {
-    let (mut writing, body) = request.begin(&api).await?;
-    let done = edit::create::<Pool>(&mut writing.work, &body).await?;
-    writing.finish(done).await
+    resource::create::<Pool>(&api, request).await
 }
 
 /// One pool.
 #[utoipa::path(get, path = "/api/v1/pools/{pool}", tag = "pools", params(("pool" = String, Path)),
     responses((status = 200, body = PoolView)))]
-pub(super) async fn get(
-    State(api): State<Api>,
-    operator: Operator,
-    Path(text): Path<String>,
-    params: Params,
-) -> Answer {
-    params.finish()?;
-    let found = edit::get::<Pool>(&api.store, &operator, &key(&text)?).await?;
-    Ok(object(Pool::view(&found, &api.store.head().table), found.version))
+pub(super) async fn get(State(api): State<Api>, operator: Operator, Path(key): Path<String>, params: Params) -> Answer {
+    resource::get::<Pool>(&api, &operator, &key, params).await
 }
 
 /// Replaces a pool.
 #[utoipa::path(put, path = "/api/v1/pools/{pool}", tag = "pools", request_body = PoolInput,
     params(("pool" = String, Path)), responses((status = 200, body = PoolView)))]
-pub(super) async fn replace(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
-    let key = key(&text)?;
-    let (mut writing, body) = request.begin(&api).await?;
-    let done = edit::replace::<Pool>(&mut writing.work, &key, &body).await?;
-    writing.finish(done).await
+pub(super) async fn replace(State(api): State<Api>, Path(key): Path<String>, request: WriteRequest) -> Answer {
+    resource::replace::<Pool>(&api, &key, request).await
 }
 
 /// Changes some fields of a pool (RFC 7396).
 #[utoipa::path(patch, path = "/api/v1/pools/{pool}", tag = "pools", request_body = PoolInput,
     params(("pool" = String, Path)), responses((status = 200, body = PoolView)))]
-pub(super) async fn patch(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
-    let key = key(&text)?;
-    let (mut writing, body) = request.begin(&api).await?;
-    let done = edit::patch::<Pool>(&mut writing.work, &key, &body).await?;
-    writing.finish(done).await
+pub(super) async fn patch(State(api): State<Api>, Path(key): Path<String>, request: WriteRequest) -> Answer {
+    resource::patch::<Pool>(&api, &key, request).await
 }
 
 /// Removes a pool that nothing needs.
 #[utoipa::path(delete, path = "/api/v1/pools/{pool}", tag = "pools", params(("pool" = String, Path)),
     responses((status = 204)))]
-pub(super) async fn delete(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
-    let key = key(&text)?;
-    let (mut writing, _) = request.begin(&api).await?;
-    let done = edit::delete::<Pool>(&mut writing.work, &key).await?;
-    writing.finish(done).await
+pub(super) async fn delete(State(api): State<Api>, Path(key): Path<String>, request: WriteRequest) -> Answer {
+    resource::delete::<Pool>(&api, &key, request).await
 }
 
 fn backend(text: &str) -> Result<BackendId, Refusal> {
@@ -102,7 +75,7 @@ pub(super) async fn backends(
     params: Params,
 ) -> Answer {
     params.finish()?;
-    let (_, views) = backends::list(&api.store, &operator, &key(&pool)?).await?;
+    let (_, views) = backends::list(&api.store, &operator, &key::<Pool>(&pool)?).await?;
     Ok(ListAnswer::whole(views))
 }
 
@@ -110,7 +83,7 @@ pub(super) async fn backends(
 #[utoipa::path(post, path = "/api/v1/pools/{pool}/backends", tag = "pools", request_body = BackendInput,
     params(("pool" = String, Path)), responses((status = 201, body = BackendView)))]
 pub(super) async fn add_backend(State(api): State<Api>, Path(pool): Path<String>, request: WriteRequest) -> Answer {
-    let pool = key(&pool)?;
+    let pool = key::<Pool>(&pool)?;
     let (mut writing, body) = request.begin(&api).await?;
     let done = backends::add(&mut writing.work, &pool, &body).await?;
     writing.finish(done).await
@@ -126,8 +99,8 @@ pub(super) async fn get_backend(
     params: Params,
 ) -> Answer {
     params.finish()?;
-    let (pool, view) = backends::get(&api.store, &operator, &key(&pool)?, backend(&id)?).await?;
-    Ok(object(json(&view), pool.version))
+    let (pool, view) = backends::get(&api.store, &operator, &key::<Pool>(&pool)?, backend(&id)?).await?;
+    Ok(object(&json(&view), pool.version))
 }
 
 /// Changes weight or state of a backend.
@@ -138,7 +111,7 @@ pub(super) async fn patch_backend(
     Path((pool, id)): Path<(String, String)>,
     request: WriteRequest,
 ) -> Answer {
-    let (pool, id) = (key(&pool)?, backend(&id)?);
+    let (pool, id) = (key::<Pool>(&pool)?, backend(&id)?);
     let (mut writing, body) = request.begin(&api).await?;
     let done = backends::patch(&mut writing.work, &pool, id, &body).await?;
     writing.finish(done).await
@@ -152,7 +125,7 @@ pub(super) async fn remove_backend(
     Path((pool, id)): Path<(String, String)>,
     request: WriteRequest,
 ) -> Answer {
-    let (pool, id) = (key(&pool)?, backend(&id)?);
+    let (pool, id) = (key::<Pool>(&pool)?, backend(&id)?);
     let (mut writing, _) = request.begin(&api).await?;
     let done = backends::remove(&mut writing.work, &pool, id).await?;
     writing.finish(done).await
@@ -161,15 +134,8 @@ pub(super) async fn remove_backend(
 /// Gives a backend no new requests; those in flight finish.
 #[utoipa::path(post, path = "/api/v1/pools/{pool}/backends/{backend}/drain", tag = "pools",
     params(("pool" = String, Path), ("backend" = String, Path)), responses((status = 200, body = BackendView)))]
-pub(super) async fn drain(
-    State(api): State<Api>,
-    Path((pool, id)): Path<(String, String)>,
-    request: WriteRequest,
-) -> Answer {
-    let (pool, id) = (key(&pool)?, backend(&id)?);
-    let (mut writing, _) = request.begin(&api).await?;
-    let done = backends::set_state(&mut writing.work, &pool, id, BackendState::Draining).await?;
-    writing.finish(done).await
+pub(super) async fn drain(State(api): State<Api>, Path(path): Path<(String, String)>, request: WriteRequest) -> Answer {
+    put_into(&api, &path, request, BackendState::Draining).await
 }
 
 /// Gives a backend new requests again.
@@ -177,11 +143,15 @@ pub(super) async fn drain(
     params(("pool" = String, Path), ("backend" = String, Path)), responses((status = 200, body = BackendView)))]
 pub(super) async fn undrain(
     State(api): State<Api>,
-    Path((pool, id)): Path<(String, String)>,
+    Path(path): Path<(String, String)>,
     request: WriteRequest,
 ) -> Answer {
-    let (pool, id) = (key(&pool)?, backend(&id)?);
-    let (mut writing, _) = request.begin(&api).await?;
-    let done = backends::set_state(&mut writing.work, &pool, id, BackendState::Active).await?;
+    put_into(&api, &path, request, BackendState::Active).await
+}
+
+async fn put_into(api: &Api, (pool, id): &(String, String), request: WriteRequest, state: BackendState) -> Answer {
+    let (pool, id) = (key::<Pool>(pool)?, backend(id)?);
+    let (mut writing, _) = request.begin(api).await?;
+    let done = backends::set_state(&mut writing.work, &pool, id, state).await?;
     writing.finish(done).await
 }

@@ -1,7 +1,7 @@
-//! `If-Match` and `ETag` ↔ the object's own counter.
+//! `If-Match`, `If-None-Match` and `ETag` ↔ the object's own counter.
 
-use http::HeaderMap;
-use http::header::IF_MATCH;
+use http::header::{IF_MATCH, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderValue};
 
 use super::problem::Problem;
 
@@ -25,10 +25,20 @@ pub(crate) fn expected_versions(headers: &HeaderMap) -> Result<Option<Vec<u64>>,
             let Some(opaque) = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
                 return Err(Problem::bad_request("If-Match: expected an ETag in quotes, such as \"7\""));
             };
-            versions.extend(strong.and_then(|_| opaque.parse::<u64>().ok()));
+            // What is behind the version only says what was shown of it.
+            let version = opaque.split('-').next().unwrap_or_default();
+            versions.extend(strong.and_then(|_| version.parse::<u64>().ok()));
         }
     }
     Ok(if any { None } else { Some(versions) })
+}
+
+/// Whether `If-None-Match` names this entity tag, or any (RFC 9110 section 13.1.2, which compares weakly).
+pub(crate) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let etag = etag.to_str().unwrap_or_default();
+    let lines = headers.get_all(IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
+    let mut tags = lines.flat_map(|line| line.split(',')).map(str::trim);
+    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 #[cfg(test)]
@@ -46,9 +56,22 @@ mod tests {
         assert_eq!(expected_versions(&HeaderMap::new()).expect("nothing is wrong"), None);
         assert_eq!(versions("\"7\""), Ok(Some(vec![7])));
         assert_eq!(versions("\"7\", \"9\""), Ok(Some(vec![7, 9])));
+        assert_eq!(versions("\"7-00ff\", \"9-\""), Ok(Some(vec![7, 9])));
         assert_eq!(versions("*"), Ok(None));
         assert_eq!(versions("W/\"7\""), Ok(Some(vec![])));
         assert_eq!(versions("\"of another server\""), Ok(Some(vec![])));
         assert_eq!(versions("7"), Err(()));
+    }
+
+    #[test]
+    fn what_a_client_has_is_known_by_its_tag() {
+        let known = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IF_NONE_MATCH, HeaderValue::from_static(value));
+            is_known(&headers, &HeaderValue::from_static("\"7-ab\""))
+        };
+        assert!(known("\"7-ab\"") && known("W/\"7-ab\"") && known("\"1\", \"7-ab\"") && known("*"));
+        assert!(!known("\"7\"") && !known("7-ab") && !known(""));
+        assert!(!is_known(&HeaderMap::new(), &HeaderValue::from_static("\"7-ab\"")));
     }
 }

@@ -86,8 +86,8 @@ pub(crate) struct SchoolView {
     ),
     responses((status = 200, body = SchoolView), (status = 404), (status = 429)))]
 pub(super) async fn verify_tenant(State(api): State<Api>, peer: Option<Extension<Peer>>, mut params: Params) -> Answer {
-    if let Some(Extension(Peer(peer))) = peer
-        && let Err(wait) = api.visitors.ask(peer.ip(), Instant::now())
+    if let Some(ip) = peer.and_then(|Extension(peer)| peer.ip())
+        && let Err(wait) = api.visitors.ask(ip, Instant::now())
     {
         let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
         let problem =

@@ -10,8 +10,7 @@ use schoolgate_config::model::{NodeId, Revision};
 use schoolgate_config::time::rfc3339;
 use schoolgate_store::{CommittedChanges, Page, RevisionRecord};
 
-use super::params::Params;
-use super::problem::Problem;
+use super::params::{Params, unreadable_cursor};
 use super::write::PlannedChange;
 use super::{Answer, Api, ListAnswer};
 use crate::operation::Refusal;
@@ -109,7 +108,7 @@ pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params:
     params.finish()?;
     operator.may_everywhere(Subject::Revisions.read())?;
     let before = cursor.map(|text| text.parse().map(Revision)).transpose();
-    let before = before.map_err(|_| Problem::bad_request("the parameter cursor: expected `next` of an answer"))?;
+    let before = before.map_err(|_| unreadable_cursor())?;
     let records = api.store.revisions(before, limit).await?;
     let next =
         (records.len() == limit as usize).then(|| records.last().map(|last| last.revision.to_string())).flatten();

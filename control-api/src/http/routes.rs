@@ -6,16 +6,10 @@ use schoolgate_config::model::{Route, RouteId};
 
 use super::params::Params;
 use super::write::WriteRequest;
-use super::{Answer, Api, ListAnswer, object};
-use crate::operation::Refusal;
-use crate::operation::edit::{self, Resource};
+use super::{Answer, Api, ListAnswer, resource};
 use crate::operation::permission::Operator;
 use crate::operation::routes::{RouteInput, RouteView};
 use crate::operation::tenants::TenantKey;
-
-fn key(text: &str) -> Result<RouteId, Refusal> {
-    text.parse().map_err(|_| Refusal::not_found("route"))
-}
 
 /// Routes, in the order they were made.
 #[utoipa::path(get, path = "/api/v1/routes", tag = "routes",
@@ -28,67 +22,46 @@ fn key(text: &str) -> Result<RouteId, Refusal> {
     ),
     responses((status = 200, body = ListAnswer<RouteView>)))]
 pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params: Params) -> Answer {
-    let mut query = params.list()?;
+    let mut query = params.list::<RouteId>()?;
     query.pool = params.parse("pool")?;
     if let Some(tenant) = params.take("tenant")? {
         query.tenant = Some(TenantKey::parse_field(&tenant)?.find(&api.store).await?.value.id);
     }
     params.finish()?;
-    let page = edit::list::<Route>(&api.store, &operator, &query).await?;
-    let head = api.store.head();
-    let items = page.items.iter().map(|stored| Route::view(stored, &head.table)).collect();
-    Ok(ListAnswer::of(schoolgate_store::Page { items, next: page.next }))
+    resource::find::<Route>(&api, &operator, &query).await
 }
 
 /// Makes a route.
 #[utoipa::path(post, path = "/api/v1/routes", tag = "routes", request_body = RouteInput,
     responses((status = 201, body = RouteView)))]
 pub(super) async fn create(State(api): State<Api>, request: WriteRequest) -> Answer {
-    let (mut writing, body) = request.begin(&api).await?;
-    let done = edit::create::<Route>(&mut writing.work, &body).await?;
-    writing.finish(done).await
+    resource::create::<Route>(&api, request).await
 }
 
 /// One route.
 #[utoipa::path(get, path = "/api/v1/routes/{route}", tag = "routes", params(("route" = String, Path)),
     responses((status = 200, body = RouteView)))]
-pub(super) async fn get(
-    State(api): State<Api>,
-    operator: Operator,
-    Path(text): Path<String>,
-    params: Params,
-) -> Answer {
-    params.finish()?;
-    let found = edit::get::<Route>(&api.store, &operator, &key(&text)?).await?;
-    Ok(object(Route::view(&found, &api.store.head().table), found.version))
+pub(super) async fn get(State(api): State<Api>, operator: Operator, Path(key): Path<String>, params: Params) -> Answer {
+    resource::get::<Route>(&api, &operator, &key, params).await
 }
 
 /// Replaces a route.
 #[utoipa::path(put, path = "/api/v1/routes/{route}", tag = "routes", request_body = RouteInput,
     params(("route" = String, Path)), responses((status = 200, body = RouteView)))]
-pub(super) async fn replace(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
-    let key = key(&text)?;
-    let (mut writing, body) = request.begin(&api).await?;
-    let done = edit::replace::<Route>(&mut writing.work, &key, &body).await?;
-    writing.finish(done).await
+pub(super) async fn replace(State(api): State<Api>, Path(key): Path<String>, request: WriteRequest) -> Answer {
+    resource::replace::<Route>(&api, &key, request).await
 }
 
 /// Changes some fields of a route (RFC 7396).
 #[utoipa::path(patch, path = "/api/v1/routes/{route}", tag = "routes", request_body = RouteInput,
     params(("route" = String, Path)), responses((status = 200, body = RouteView)))]
-pub(super) async fn patch(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
-    let key = key(&text)?;
-    let (mut writing, body) = request.begin(&api).await?;
-    let done = edit::patch::<Route>(&mut writing.work, &key, &body).await?;
-    writing.finish(done).await
+pub(super) async fn patch(State(api): State<Api>, Path(key): Path<String>, request: WriteRequest) -> Answer {
+    resource::patch::<Route>(&api, &key, request).await
 }
 
 /// Removes a route that nothing needs.
 #[utoipa::path(delete, path = "/api/v1/routes/{route}", tag = "routes", params(("route" = String, Path)),
     responses((status = 204)))]
-pub(super) async fn delete(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
-    let key = key(&text)?;
-    let (mut writing, _) = request.begin(&api).await?;
-    let done = edit::delete::<Route>(&mut writing.work, &key).await?;
-    writing.finish(done).await
+pub(super) async fn delete(State(api): State<Api>, Path(key): Path<String>, request: WriteRequest) -> Answer {
+    resource::delete::<Route>(&api, &key, request).await
 }

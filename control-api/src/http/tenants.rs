@@ -2,14 +2,14 @@
 
 use axum::extract::{Path, State};
 
-use schoolgate_config::model::Tenant;
+use schoolgate_config::model::{DomainName, Tenant, TenantId};
 
 use super::params::Params;
 use super::problem::Problem;
 use super::write::WriteRequest;
-use super::{Answer, Api, ListAnswer, object};
+use super::{Answer, Api, ListAnswer, object, resource};
 use crate::operation::domains::{DomainView, Reading};
-use crate::operation::edit::{self, Resource};
+use crate::operation::edit::Resource;
 use crate::operation::permission::Operator;
 use crate::operation::tenants::{self, Action, Reason, TenantInput, TenantKey, TenantView};
 
@@ -25,7 +25,7 @@ use crate::operation::tenants::{self, Action, Reason, TenantInput, TenantKey, Te
     ),
     responses((status = 200, body = ListAnswer<TenantView>)))]
 pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params: Params) -> Answer {
-    let mut query = params.list()?;
+    let mut query = params.list::<TenantId>()?;
     query.plan = params.parse("plan")?;
     query.pool = params.parse("pool")?;
     if let Some(state) = params.take("state")? {
@@ -33,19 +33,14 @@ pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params:
         query.state = Some(state.map_err(|e| Problem::bad_request(format!("the parameter state: {e}")))?);
     }
     params.finish()?;
-    let page = tenants::list(&api.store, &operator, &query).await?;
-    let head = api.store.head();
-    let items = page.items.iter().map(|stored| Tenant::view(stored, &head.table)).collect();
-    Ok(ListAnswer::of(schoolgate_store::Page { items, next: page.next }))
+    Ok(resource::shown(&api, tenants::list(&api.store, &operator, &query).await?))
 }
 
 /// Makes a tenant.
 #[utoipa::path(post, path = "/api/v1/tenants", tag = "tenants", request_body = TenantInput,
     responses((status = 201, body = TenantView)))]
 pub(super) async fn create(State(api): State<Api>, request: WriteRequest) -> Answer {
-    let (mut writing, body) = request.begin(&api).await?;
-    let done = edit::create::<Tenant>(&mut writing.work, &body).await?;
-    writing.finish(done).await
+    resource::create::<Tenant>(&api, request).await
 }
 
 /// Makes a tenant: the path that older scripts use.
@@ -62,7 +57,7 @@ pub(super) async fn create_alias(state: State<Api>, request: WriteRequest) -> An
 pub(super) async fn get(State(api): State<Api>, operator: Operator, Path(key): Path<String>, params: Params) -> Answer {
     params.finish()?;
     let found = tenants::get(&api.store, &operator, &TenantKey::parse(&key)?).await?;
-    Ok(object(Tenant::view(&found, &api.store.head().table), found.version))
+    Ok(object(&Tenant::view(&found, &api.store.head().table), found.version))
 }
 
 /// Replaces a tenant.
@@ -160,7 +155,7 @@ pub(super) async fn domains(
     Path(key): Path<String>,
     mut params: Params,
 ) -> Answer {
-    let mut query = params.list()?;
+    let mut query = params.list::<DomainName>()?;
     params.finish()?;
     let tenant = tenants::get(&api.store, &operator, &TenantKey::parse(&key)?).await?;
     query.tenant = Some(tenant.value.id);

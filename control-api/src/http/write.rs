@@ -211,7 +211,7 @@ impl WriteRequest {
         }
         let actor = Actor {
             name: self.operator.name.clone(),
-            via: "api".to_owned(),
+            via: self.operator.via.as_str().to_owned(),
             request_id: Some(self.operator.request_id.clone()),
             client_ip: self.operator.client_ip,
         };
@@ -322,7 +322,7 @@ impl Writing {
                 key,
                 request_hash: hash,
                 status: status.as_u16(),
-                etag: done.version.map(|version| format!("\"{version}\"")),
+                etag: done.version.map(|version| etag(version, &done.object)),
                 location: (done.what == What::Created).then(|| location.clone()),
                 body: serde_json::to_vec(&done.object).expect("our types serialise"),
                 created_at_ms: work.transaction.now_ms(),
@@ -349,12 +349,11 @@ impl Writing {
         if let (Some(_), Some(name)) = (&applied, &done.again) {
             object = look_again(&api, name).await?.unwrap_or(object);
         }
+        let etag = done.version.and_then(|version| HeaderValue::try_from(etag(version, &object)).ok());
         let mut response = answer(status, done.what, object, applied.as_ref());
         let headers = response.headers_mut();
         headers.insert(CHANGE, committed.change.into());
-        if let Some(version) = done.version {
-            headers.insert(ETAG, etag(version));
-        }
+        headers.extend(etag.map(|etag| (ETAG, etag)));
         if done.what == What::Created
             && let Ok(location) = HeaderValue::try_from(location)
         {

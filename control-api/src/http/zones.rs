@@ -2,19 +2,13 @@
 
 use axum::extract::{Path, State};
 
-use schoolgate_config::model::{DomainName, Zone};
+use schoolgate_config::model::Zone;
 
 use super::params::Params;
 use super::write::WriteRequest;
-use super::{Answer, Api, ListAnswer, object};
-use crate::operation::Refusal;
-use crate::operation::edit::{self, Resource};
+use super::{Answer, Api, ListAnswer, resource};
 use crate::operation::permission::Operator;
 use crate::operation::zones::{ZoneInput, ZoneView};
-
-fn key(text: &str) -> Result<DomainName, Refusal> {
-    text.parse().map_err(|_| Refusal::not_found("zone"))
-}
 
 /// Zones of the platform, in alphabetical order.
 #[utoipa::path(get, path = "/api/v1/zones", tag = "zones",
@@ -24,64 +18,41 @@ fn key(text: &str) -> Result<DomainName, Refusal> {
         ("search" = Option<String>, Query, description = "Text in the name"),
     ),
     responses((status = 200, body = ListAnswer<ZoneView>)))]
-pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params: Params) -> Answer {
-    let query = params.list()?;
-    params.finish()?;
-    let page = edit::list::<Zone>(&api.store, &operator, &query).await?;
-    let head = api.store.head();
-    let items = page.items.iter().map(|stored| Zone::view(stored, &head.table)).collect();
-    Ok(ListAnswer::of(schoolgate_store::Page { items, next: page.next }))
+pub(super) async fn list(State(api): State<Api>, operator: Operator, params: Params) -> Answer {
+    resource::list::<Zone>(&api, &operator, params).await
 }
 
 /// Makes a zone.
 #[utoipa::path(post, path = "/api/v1/zones", tag = "zones", request_body = ZoneInput,
     responses((status = 201, body = ZoneView)))]
 pub(super) async fn create(State(api): State<Api>, request: WriteRequest) -> Answer {
-    let (mut writing, body) = request.begin(&api).await?;
-    let done = edit::create::<Zone>(&mut writing.work, &body).await?;
-    writing.finish(done).await
+    resource::create::<Zone>(&api, request).await
 }
 
 /// One zone.
 #[utoipa::path(get, path = "/api/v1/zones/{zone}", tag = "zones", params(("zone" = String, Path)),
     responses((status = 200, body = ZoneView)))]
-pub(super) async fn get(
-    State(api): State<Api>,
-    operator: Operator,
-    Path(text): Path<String>,
-    params: Params,
-) -> Answer {
-    params.finish()?;
-    let found = edit::get::<Zone>(&api.store, &operator, &key(&text)?).await?;
-    Ok(object(Zone::view(&found, &api.store.head().table), found.version))
+pub(super) async fn get(State(api): State<Api>, operator: Operator, Path(key): Path<String>, params: Params) -> Answer {
+    resource::get::<Zone>(&api, &operator, &key, params).await
 }
 
 /// Replaces a zone.
 #[utoipa::path(put, path = "/api/v1/zones/{zone}", tag = "zones", request_body = ZoneInput,
     params(("zone" = String, Path)), responses((status = 200, body = ZoneView)))]
-pub(super) async fn replace(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
-    let key = key(&text)?;
-    let (mut writing, body) = request.begin(&api).await?;
-    let done = edit::replace::<Zone>(&mut writing.work, &key, &body).await?;
-    writing.finish(done).await
+pub(super) async fn replace(State(api): State<Api>, Path(key): Path<String>, request: WriteRequest) -> Answer {
+    resource::replace::<Zone>(&api, &key, request).await
 }
 
 /// Changes some fields of a zone (RFC 7396).
 #[utoipa::path(patch, path = "/api/v1/zones/{zone}", tag = "zones", request_body = ZoneInput,
     params(("zone" = String, Path)), responses((status = 200, body = ZoneView)))]
-pub(super) async fn patch(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
-    let key = key(&text)?;
-    let (mut writing, body) = request.begin(&api).await?;
-    let done = edit::patch::<Zone>(&mut writing.work, &key, &body).await?;
-    writing.finish(done).await
+pub(super) async fn patch(State(api): State<Api>, Path(key): Path<String>, request: WriteRequest) -> Answer {
+    resource::patch::<Zone>(&api, &key, request).await
 }
 
 /// Removes a zone that nothing needs.
 #[utoipa::path(delete, path = "/api/v1/zones/{zone}", tag = "zones", params(("zone" = String, Path)),
     responses((status = 204)))]
-pub(super) async fn delete(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
-    let key = key(&text)?;
-    let (mut writing, _) = request.begin(&api).await?;
-    let done = edit::delete::<Zone>(&mut writing.work, &key).await?;
-    writing.finish(done).await
+pub(super) async fn delete(State(api): State<Api>, Path(key): Path<String>, request: WriteRequest) -> Answer {
+    resource::delete::<Zone>(&api, &key, request).await
 }

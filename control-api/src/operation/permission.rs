@@ -192,6 +192,25 @@ pub(crate) const fn reach(role: Role, Permission(subject, access): Permission) -
     }
 }
 
+/// The way an operator came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// Over the network, with a token.
+    Api,
+    /// Through the Unix socket.
+    Socket,
+}
+
+impl Via {
+    /// The name used in the audit.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Socket => "socket",
+        }
+    }
+}
+
 /// Who asks.
 #[derive(Debug, Clone)]
 pub(crate) struct Operator {
@@ -205,6 +224,8 @@ pub(crate) struct Operator {
     pub(crate) scopes: Vec<String>,
     /// Their tenants; empty: all, but for roles of tenants none.
     pub(crate) tenants: Vec<TenantId>,
+    /// The way they came.
+    pub(crate) via: Via,
     /// The request they ask in.
     pub(crate) request_id: String,
     /// The address they ask from.
@@ -212,6 +233,21 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
+    /// Somebody who may open the Unix socket: the machine's own administrator.
+    pub(crate) fn of_socket(request_id: String) -> Self {
+        let name = Via::Socket.as_str();
+        Self {
+            token: name.to_owned(),
+            name: name.to_owned(),
+            role: Role::SuperAdmin,
+            scopes: Vec::new(),
+            tenants: Vec::new(),
+            via: Via::Socket,
+            request_id,
+            client_ip: None,
+        }
+    }
+
     /// How far this operator reaches with a permission: the role's reach, narrowed by scopes and tenants of the token.
     pub(crate) fn reach(&self, permission: Permission) -> Reach {
         if !self.scopes.is_empty() && !self.scopes.contains(&permission.scope()) {
@@ -291,6 +327,7 @@ mod tests {
             role,
             scopes: scopes.iter().map(|s| (*s).to_owned()).collect(),
             tenants: tenants.to_vec(),
+            via: Via::Api,
             request_id: String::new(),
             client_ip: None,
         }

@@ -1,5 +1,7 @@
 //! The life of each kind of object.
 
+use http::Method;
+use schoolgate_testkit::Api;
 use serde_json::json;
 
 use crate::site::{Site, problem};
@@ -279,6 +281,47 @@ async fn a_route_lives_from_create_to_delete() {
     let refused = problem(site.api.post("routes", bad).await, 422, "VALIDATION_FAILED");
     assert_eq!(crate::site::pointers(&refused), ["/action/pool", "/match/path_prefix", "/tenant"]);
     assert_eq!(site.api.delete(&path).await.status, 204);
+}
+
+#[tokio::test]
+async fn a_cursor_that_no_list_gave_is_named() {
+    let (site, _) = Site::with_tenant("greenhill").await;
+    for list in ["tenants", "domains", "zones", "plans", "pools", "routes", "certificates", "audit", "revisions"] {
+        for cursor in ["", "no%20cursor", "%00"] {
+            let refused = problem(site.api.get(&format!("{list}?cursor={cursor}")).await, 400, "BAD_REQUEST");
+            assert!(refused["message"].as_str().expect("text").contains("the parameter cursor"), "{refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_has_already_is_not_sent_again() {
+    let (site, _) = Site::with_tenant("greenhill").await;
+    site.api.post("domains", json!({"name": "erp.test", "tenant": "greenhill"})).await.expect(201);
+    let ask = |path: &str, etag: &str| Api::send(site.api.request(Method::GET, path).header("if-none-match", etag));
+    for path in ["tenants/slug:greenhill", "pools/shared", "plans/basic", "zones/schools.test", "domains/erp.test"] {
+        let etag = site.api.get(path).await.etag().to_owned();
+        let same = ask(path, &etag).await;
+        assert_eq!((same.status, same.text.as_str(), same.etag()), (304, "", etag.as_str()), "{path}");
+        assert_eq!(ask(path, "\"1\"").await.status, 200, "{path}");
+    }
+    // What is shown changes without a new version of the object itself.
+    let (tenant, domain) = ("tenants/slug:greenhill", "domains/erp.test");
+    let (of_tenant, of_domain) = (site.api.get(tenant).await, site.api.get(domain).await);
+    site.api.post("zones", json!({"name": "academy.test"})).await.expect(201);
+    assert_eq!(ask(tenant, of_tenant.etag()).await.expect(200)["version"], of_tenant.json["version"]);
+    let issuer = site.issuer();
+    schoolgate_testkit::until(crate::site::WAIT, async || {
+        (ask(domain, of_domain.etag()).await.status == 200).then_some(())
+    })
+    .await;
+    issuer.abort();
+    // Either form of the tag is a precondition of a write.
+    let version = format!("\"{}\"", of_tenant.json["version"]);
+    for etag in [of_tenant.etag(), &version] {
+        let write = site.api.request(Method::PATCH, "tenants/slug:greenhill?dry_run=true").header("if-match", etag);
+        assert_eq!(Api::send(write.json(&json!({}))).await.status, 200);
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ async fn an_address_in_use_is_named() {
     let address = site.handle.as_ref().expect("it runs").address();
     let options = ControlOptions {
         listen: address,
+        socket: None,
         store: site.store.clone(),
         publisher: site.publisher.clone(),
         assume_owned: Vec::new(),

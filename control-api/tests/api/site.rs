@@ -55,6 +55,7 @@ impl Site {
         tokio::spawn(publisher.clone().run(std::future::pending()));
         let options = ControlOptions {
             listen: ([127, 0, 0, 1], 0).into(),
+            socket: None,
             store: store.clone(),
             publisher: publisher.clone(),
             assume_owned: vec!["test".parse().expect("a name")],
