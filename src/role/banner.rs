@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use schoolgate_control_api::ADMIN_TOKEN;
+
 use super::data_dir::Addresses;
 use super::demo;
 
@@ -28,9 +30,9 @@ fn text(addresses: &Addresses, data_dir: &Path, with_demo: bool) -> String {
         let port = https.port();
         text.push_str(&format!("\n  curl --cacert {ca}{} https://{host}:{port}/whoami\n\n", resolve(https, host)));
     }
-    let token = quoted(&data_dir.join("admin.token"));
     if let Some(control) = addresses.control {
-        text.push_str(&format!("  control API            http://{control}/api/v1/   admin token in {token}\n"));
+        text.push_str(&format!("  control API            http://{control}/api/v1/\n"));
+        text.push_str(&format!("  admin token            {}\n", admin_token(data_dir)));
     }
     if let Some(status) = addresses.status {
         text.push_str(&format!("  metrics, health        http://{status}/metrics\n"));
@@ -38,6 +40,21 @@ fn text(addresses: &Addresses, data_dir: &Path, with_demo: bool) -> String {
     text.push_str(&format!("  CA for browsers        {ca}\n"));
     text.push_str("\nCtrl-C stops all of it.\n\n");
     text
+}
+
+/// Where the admin token is, or how to make one.
+fn admin_token(data_dir: &Path) -> String {
+    let file = data_dir.join(ADMIN_TOKEN);
+    let shown = quoted(&file);
+    if file.exists() {
+        return shown;
+    }
+    let dir = quoted(data_dir);
+    format!(
+        "{shown} is gone; make another on this machine:\n  \
+         {:<22} schoolgate token create admin --role super-admin --save {shown} --data-dir {dir}",
+        ""
+    )
 }
 
 /// What curl has to be told when the gateway does not listen where `*.localhost` leads.
@@ -67,11 +84,21 @@ mod tests {
 
     #[test]
     fn the_curl_line_names_the_ca_and_a_school() {
-        let text = text(&addresses("0.0.0.0:8443"), Path::new("./data"), true);
-        assert!(text.contains("  curl --cacert ./data/ca.pem https://greenhill.localhost:8443/whoami\n"), "{text}");
+        let text = text(&addresses("0.0.0.0:8443"), Path::new("/srv/data"), true);
+        assert!(text.contains("  curl --cacert /srv/data/ca.pem https://greenhill.localhost:8443/whoami\n"), "{text}");
         for name in ["Greenhill", "Riverside", "Lincoln", "admin.token"] {
             assert!(text.contains(name), "{text}");
         }
+    }
+
+    #[test]
+    fn a_token_that_is_gone_is_not_named_without_the_way_to_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let without = text(&addresses("127.0.0.1:1"), dir.path(), false);
+        assert!(without.contains("admin.token is gone") && without.contains("schoolgate token create"), "{without}");
+        std::fs::write(dir.path().join(ADMIN_TOKEN), "sgk_x_y").unwrap();
+        let with = text(&addresses("127.0.0.1:1"), dir.path(), false);
+        assert!(with.contains("admin.token\n") && !with.contains("token create"), "{with}");
     }
 
     #[test]

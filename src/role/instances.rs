@@ -1,4 +1,4 @@
-//! The school-app instances that `up` supervises: started, watched, started again, stopped.
+//! The school-app instances that `up` supervises: started, watched, started again, moved when their port is lost, stopped.
 //!
 //! Each is a process of its own, so that one that crashes takes no other with it, and it sees the gateway only as any
 //! backend does.
@@ -6,6 +6,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -62,6 +63,47 @@ pub(super) struct Running {
     pub(super) address: SocketAddr,
 }
 
+/// An instance whose port another process took while it was away, and that listens elsewhere now.
+#[derive(Debug)]
+pub(super) struct Moved {
+    /// The pool it serves.
+    pub(super) pool: PoolId,
+    /// Where it listened.
+    pub(super) from: SocketAddr,
+    /// Where it listens.
+    pub(super) to: SocketAddr,
+}
+
+/// Moves that are not followed yet: 16, more than anybody's instances on one machine. Beyond it they wait.
+const MOVES: usize = 16;
+
+/// Addresses that instances have, or had when they last ran.
+#[derive(Debug, Clone, Default)]
+struct Taken(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl Taken {
+    fn add(&self, address: SocketAddr) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(address);
+    }
+
+    fn remove(&self, address: SocketAddr) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != address);
+    }
+
+    fn contains(&self, address: SocketAddr) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&address)
+    }
+}
+
+/// What every instance's supervision is given.
+#[derive(Debug, Clone)]
+struct Supervision {
+    common: Common,
+    taken: Taken,
+    moves: mpsc::Sender<Moved>,
+    stop: CancellationToken,
+}
+
 /// Instances, and the thread that supervises them.
 #[derive(Debug)]
 pub(super) struct Instances {
@@ -77,36 +119,37 @@ struct Order {
 }
 
 impl Instances {
-    /// Starts the thread.
+    /// Starts the thread. What it tells of are instances that had to move.
     ///
     /// It is one that lives as long as the process: the kernel tells a child that its parent died when the *thread*
     /// that made it ends (prctl(2), `PR_SET_PDEATHSIG`), and threads of a runtime come and go.
-    pub(super) fn new(common: Common) -> anyhow::Result<Self> {
+    pub(super) fn new(common: Common) -> anyhow::Result<(Self, mpsc::Receiver<Moved>)> {
         let (orders, mut inbox) = mpsc::unbounded_channel::<Order>();
         let stop = CancellationToken::new();
-        let token = stop.clone();
+        let (moves, moved) = mpsc::channel(MOVES);
+        let supervision = Supervision { common, taken: Taken::default(), moves, stop: stop.clone() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("instances".to_owned()).spawn(move || {
             runtime.block_on(async {
                 let tasks = TaskTracker::new();
-                let mut taken = Vec::new();
-                while let Some(order) = tokio::select! { order = inbox.recv() => order, () = token.cancelled() => None }
+                let stop = supervision.stop.clone();
+                while let Some(order) = tokio::select! { order = inbox.recv() => order, () = stop.cancelled() => None }
                 {
-                    let started = start(&common, &order.wanted, &taken).await;
+                    let started = start(&supervision.common, &order.wanted, &supervision.taken).await;
                     let answer = started.map(|(child, running)| {
-                        taken.push(running.address);
-                        tasks.spawn(keep_running(common.clone(), running.clone(), child, token.clone()));
+                        supervision.taken.add(running.address);
+                        tasks.spawn(supervision.clone().keep_running(running.clone(), child));
                         running
                     });
                     // Whoever asked may have gone; the instance is stopped with the others.
                     let _ = order.answer.send(answer);
                 }
-                token.cancelled().await;
+                stop.cancelled().await;
                 tasks.close();
                 tasks.wait().await;
             });
         })?;
-        Ok(Self { orders, stop, thread: Some(thread) })
+        Ok((Self { orders, stop, thread: Some(thread) }, moved))
     }
 
     /// Starts an instance and waits until it answers.
@@ -133,7 +176,7 @@ impl Instances {
 }
 
 /// Starts an instance on its address, or on the next that is free.
-async fn start(common: &Common, wanted: &Wanted, taken: &[SocketAddr]) -> anyhow::Result<(Child, Running)> {
+async fn start(common: &Common, wanted: &Wanted, taken: &Taken) -> anyhow::Result<(Child, Running)> {
     let mut next = wanted.listen;
     for _ in 0..PORTS_TRIED {
         let address = free_address(next, taken)?;
@@ -151,10 +194,10 @@ async fn start(common: &Common, wanted: &Wanted, taken: &[SocketAddr]) -> anyhow
 }
 
 /// The first address at or after `from` that nobody listens on.
-fn free_address(from: SocketAddr, taken: &[SocketAddr]) -> anyhow::Result<SocketAddr> {
+fn free_address(from: SocketAddr, taken: &Taken) -> anyhow::Result<SocketAddr> {
     let mut address = from;
     loop {
-        let listener = if taken.contains(&address) { None } else { TcpListener::bind(address).ok() };
+        let listener = if taken.contains(address) { None } else { TcpListener::bind(address).ok() };
         if let Some(listener) = listener {
             return Ok(listener.local_addr()?);
         }
@@ -243,31 +286,74 @@ async fn is_healthy(address: SocketAddr) -> bool {
     matches!(tokio::time::timeout(Duration::from_secs(1), ask).await, Ok(Ok(head)) if head.ends_with(b" 200"))
 }
 
-/// Watches an instance: when it ends before the stop, it is started again on the same address.
-async fn keep_running(common: Common, running: Running, child: Child, stop: CancellationToken) {
-    let Running { pool, address } = &running;
-    let mut backoff = Backoff::new();
-    let mut child = Some(child);
-    loop {
-        let began = Instant::now();
-        if let Some(mut alive) = child.take() {
-            tokio::select! {
-                status = alive.wait() => {
-                    let how = status.map_or_else(|e| e.to_string(), |status| status.to_string());
-                    warn!(pool.id = %pool, backend.addr = %address, "school-app {pool} {} ended: {how}", address.port());
+/// How the next process of an instance is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Where it was.
+    Here,
+    /// Where it was if that is free again, else on another port.
+    Anywhere,
+}
+
+impl Supervision {
+    /// Watches an instance: when it ends before the stop, it is started again on the same address. When another process
+    /// has that, it moves.
+    async fn keep_running(self, mut running: Running, child: Child) {
+        let mut backoff = Backoff::new();
+        let mut child = Some(child);
+        let mut again = Again::Here;
+        loop {
+            let began = Instant::now();
+            if let Some(mut alive) = child.take() {
+                let Running { pool, address } = &running;
+                tokio::select! {
+                    status = alive.wait() => {
+                        let code = status.as_ref().ok().and_then(ExitStatus::code);
+                        again = if code == Some(i32::from(ADDRESS_IN_USE)) { Again::Anywhere } else { Again::Here };
+                        let how = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+                        warn!(pool.id = %pool, backend.addr = %address, "school-app {pool} {} ended: {how}", address.port());
+                    }
+                    () = self.stop.cancelled() => return end(alive, &running).await,
                 }
-                () = stop.cancelled() => return end(alive, &running).await,
+            }
+            let wait = backoff.after(began.elapsed());
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.cancelled() => return,
+            }
+            let started = tokio::select! {
+                started = self.start_again(&running, again) => started,
+                () = self.stop.cancelled() => return,
+            };
+            match started {
+                Ok((alive, now)) => (child, running) = (Some(alive), now),
+                Err(error) => {
+                    let Running { pool, address } = &running;
+                    error!(pool.id = %pool, backend.addr = %address, "school-app {pool}: {error:#}");
+                }
             }
         }
-        let wait = backoff.after(began.elapsed());
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = stop.cancelled() => return,
+    }
+
+    async fn start_again(&self, running: &Running, again: Again) -> anyhow::Result<(Child, Running)> {
+        let Running { pool, address } = running;
+        if again == Again::Here {
+            return Ok((spawn(&self.common, running)?, running.clone()));
         }
-        match spawn(&common, &running) {
-            Ok(again) => child = Some(again),
-            Err(error) => error!(pool.id = %pool, backend.addr = %address, "school-app {pool}: {error:#}"),
+        self.taken.remove(*address);
+        let wanted = Wanted { pool: pool.clone(), listen: *address };
+        let started = start(&self.common, &wanted, &self.taken).await;
+        let now = started.as_ref().map_or(*address, |(_, now)| now.address);
+        self.taken.add(now);
+        if now != *address {
+            warn!(
+                pool.id = %pool, backend.addr = %now,
+                "school-app {pool} moved from port {} to {}: another process has the old one", address.port(), now.port()
+            );
+            // Nobody listens when everything stops, and then nobody needs to know.
+            let _ = self.moves.send(Moved { pool: pool.clone(), from: *address, to: now }).await;
         }
+        started
     }
 }
 
@@ -333,13 +419,15 @@ mod tests {
     fn a_port_that_is_taken_is_passed_over() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let free = free_address(address, &[]).unwrap();
+        let free = free_address(address, &Taken::default()).unwrap();
         assert!(free.port() > address.port() && free.port() - address.port() < PORTS_TRIED);
     }
 
     #[test]
     fn an_address_that_an_instance_has_is_passed_over() {
-        let free = free_address("127.0.0.1:0".parse().unwrap(), &[]).unwrap();
-        assert_ne!(free_address(free, &[free]).unwrap(), free);
+        let taken = Taken::default();
+        let free = free_address("127.0.0.1:0".parse().unwrap(), &taken).unwrap();
+        taken.add(free);
+        assert_ne!(free_address(free, &taken).unwrap(), free);
     }
 }

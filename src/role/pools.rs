@@ -39,6 +39,36 @@ pub(super) async fn follow(store: &Store, id: &PoolId, kind: PoolKind, now: &[Ba
     Ok(())
 }
 
+/// Gives the backend of an instance that had to move its new address. One that an operator removed does not come back.
+pub(super) async fn moved(
+    store: &Store,
+    id: &PoolId,
+    from: &BackendAddress,
+    to: &BackendAddress,
+) -> anyhow::Result<()> {
+    let mut transaction = store.begin(Actor::system("up")).await?;
+    if let Some(stored) = transaction.get::<Pool>(id).await?
+        && let Some(backends) = backends_moved(&stored.value.backends, from, to)
+    {
+        transaction.update(Pool { backends, ..stored.value }, None).await?;
+    }
+    let last = last_addresses(store, id).await?;
+    let now: Vec<_> = last.iter().map(|address| if address == from { to } else { address }.to_string()).collect();
+    transaction.set_note(&note_key(id), &now.join(" ")).await?;
+    let summary = json!({ "instance": { "from": from, "to": to } });
+    transaction.commit("pool.follow", &format!("pool {id}"), summary).await?;
+    Ok(())
+}
+
+/// `None` when none of them was at `from`.
+fn backends_moved(found: &[Backend], from: &BackendAddress, to: &BackendAddress) -> Option<Vec<Backend>> {
+    let moved = found.iter().find(|backend| backend.address == *from)?;
+    // Another address is another backend: what nodes know of the old one does not hold for it.
+    let moved = Backend { id: BackendId::generate(), address: to.clone(), ..moved.clone() };
+    let others = found.iter().filter(|backend| backend.address != *from && backend.address != *to).cloned();
+    Some(others.chain([moved]).collect())
+}
+
 fn note_key(pool: &PoolId) -> String {
     format!("up.instances.{pool}")
 }
@@ -84,6 +114,19 @@ mod tests {
         let after = backends_after(&before, &last, &now);
         assert_eq!(found(&after), ["http://127.0.0.1:8702", "http://127.0.0.1:8703"]);
         assert_eq!(after[0].id, before[1].id, "one that stayed keeps its identity");
+    }
+
+    #[test]
+    fn an_instance_that_moved_is_another_backend_with_the_same_share() {
+        let mut before = backends(&["http://127.0.0.1:8701", "http://127.0.0.1:8702"]);
+        before[0].weight = Weight::new(7).unwrap();
+        let [from, to, nobody] =
+            ["http://127.0.0.1:8701", "http://127.0.0.1:8703", "http://127.0.0.1:9"].map(|a| a.parse().unwrap());
+        let after = backends_moved(&before, &from, &to).unwrap();
+        assert_eq!(found(&after), ["http://127.0.0.1:8702", "http://127.0.0.1:8703"]);
+        assert_eq!(after[1].weight.get(), 7);
+        assert_ne!(after[1].id, before[0].id);
+        assert_eq!(backends_moved(&before, &nobody, &to), None, "an operator removed it");
     }
 
     #[test]

@@ -11,15 +11,18 @@ use schoolgate_config::model::{BackendAddress, NodeId, PoolId, PoolKind, Revisio
 use schoolgate_config::settings::Settings;
 use schoolgate_control_api::publish::FeedServer;
 use schoolgate_proxy::feed::{FeedError, SnapshotFeed};
-use schoolgate_store::WantState;
-use tracing::{info, warn};
+use schoolgate_store::{Store, WantState};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
 
 use super::control::{self, ControlPlane};
 use super::data_dir::{Addresses, DataDir};
-use super::instances::{Common, Instances, Running, Wanted};
+use super::instances::{Common, Instances, Moved, Running, Wanted};
 use super::notify::{self, Notice};
 use super::proxy::{addresses, start_proxy, stop_proxy};
 use super::start::{self, Flags, runtime};
+use super::supervise::Backoff;
 use super::{banner, demo, pools, signals};
 use crate::cli::UpArgs;
 
@@ -44,7 +47,6 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
         }
     }
     let dir = DataDir::take(&settings.data.dir)?;
-    let shown_dir = settings.data.dir.clone();
     let settings = control::at(settings, &dir);
     runtime()?.block_on(async {
         let stop = signals::on_stop()?;
@@ -56,7 +58,7 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<()> {
         let addresses = site.addresses();
         dir.publish_addresses(&addresses)?;
         notify::tell(Notice::Ready);
-        banner::print(&addresses, &shown_dir, args.demo)?;
+        banner::print(&addresses, dir.path(), args.demo)?;
         stop.cancelled().await;
         notify::tell(Notice::Stopping);
         dir.forget_addresses();
@@ -71,12 +73,13 @@ struct Site {
     plane: ControlPlane,
     proxy: schoolgate_proxy::server::ProxyHandle,
     instances: Instances,
+    follower: JoinHandle<()>,
 }
 
 impl Site {
     async fn start(settings: &Settings, with_demo: bool) -> anyhow::Result<Self> {
         let plane = ControlPlane::start(settings).await?;
-        let instances = Instances::new(Common {
+        let (instances, moves) = Instances::new(Common {
             program: std::env::current_exe().context("this program cannot be found")?,
             data_dir: settings.data.dir.clone(),
             keys: format!("http://{}/.well-known/schoolgate/jwks.json", reachable(plane.address())),
@@ -87,9 +90,10 @@ impl Site {
         if with_demo {
             demo::make_schools(&plane.store).await?;
         }
+        let follower = tokio::spawn(follow_moves(plane.store.clone(), moves));
         let feed = InProcessFeed { node: settings.node_name()?, server: plane.publisher.feed() };
         let proxy = start_proxy(settings, Arc::new(feed), Arc::clone(&plane.keeper)).await?;
-        let site = Self { plane, proxy, instances };
+        let site = Self { plane, proxy, instances, follower };
         site.served().await;
         Ok(site)
     }
@@ -121,13 +125,15 @@ impl Site {
     }
 
     fn addresses(&self) -> Addresses {
-        Addresses { control: Some(self.plane.address()), ..addresses(&self.proxy) }
+        let Addresses { control, socket, .. } = self.plane.addresses();
+        Addresses { control, socket, ..addresses(&self.proxy) }
     }
 
     /// The proxy first, so that requests in flight still find their backends; the control plane last.
     async fn stop(self, settings: &Settings) {
         stop_proxy(self.proxy, settings).await;
         self.instances.stop().await;
+        self.follower.abort();
         self.plane.stop().await;
     }
 }
@@ -168,6 +174,19 @@ async fn start_pool(
         running.push(BackendAddress::Http(address));
     }
     pools::follow(&plane.store, pool, kind, &running).await
+}
+
+/// Brings pools in step with instances that had to move. A store that does not answer is asked again: until it does the
+/// instance serves nobody.
+async fn follow_moves(store: Store, mut moves: mpsc::Receiver<Moved>) {
+    while let Some(Moved { pool, from, to }) = moves.recv().await {
+        let (from, to) = (BackendAddress::Http(from), BackendAddress::Http(to));
+        let mut backoff = Backoff::new();
+        while let Err(error) = pools::moved(&store, &pool, &from, &to).await {
+            error!(pool.id = %pool, "the pool {pool} cannot follow its instance from {from} to {to}: {error:#}");
+            tokio::time::sleep(backoff.after(Duration::ZERO)).await;
+        }
+    }
 }
 
 /// An address that a process on this machine reaches.

@@ -116,6 +116,43 @@ async fn a_school_app_instance_that_dies_is_started_again() {
     }
 }
 
+#[tokio::test]
+async fn an_instance_whose_port_was_taken_while_it_was_away_moves_and_its_pool_follows() {
+    let site = demo().up().await;
+    let api = site.api();
+    let before = api.get("pools/lincoln").await.expect(200)["backends"][0].clone();
+    let address = before["address"].as_str().expect("an address").to_owned();
+    let port: std::net::SocketAddr = address.trim_start_matches("http://").parse().expect("an address");
+    let instance = children_of(site.proxy.pid().expect("it runs"))
+        .into_iter()
+        .find(|child| arguments_of(*child).contains(&port.to_string()))
+        .expect("an instance of the pool");
+    let killed = std::process::Command::new("kill").args(["-9", &instance.to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+    // The supervisor waits a moment before it starts the instance again.
+    let stranger = schoolgate_testkit::until(SOON, || async { std::net::TcpListener::bind(port).ok() }).await;
+    // It answers nobody; a request that it kept would outlast this test.
+    std::thread::spawn(move || stranger.incoming().for_each(drop));
+    let after = schoolgate_testkit::until(SOON, || async {
+        let backends = api.get("pools/lincoln").await.expect(200)["backends"].clone();
+        (backends[0]["address"] != before["address"]).then_some(backends)
+    })
+    .await;
+    assert_eq!(after.as_array().map(Vec::len), Some(1), "{after}");
+    assert_ne!(after[0]["id"], before["id"]);
+    let client = site.client("lincoln.localhost");
+    schoolgate_testkit::eventually(SOON, || async {
+        client.try_get("/whoami").await.is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
+}
+
+/// What a process was started with.
+fn arguments_of(pid: u32) -> Vec<String> {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split('\0').map(str::to_owned).collect()
+}
+
 /// Direct children of a process that run `schoolgate`.
 fn children_of(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

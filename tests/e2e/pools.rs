@@ -59,8 +59,11 @@ async fn without_a_backend_the_answer_is_503_and_it_heals_by_itself() {
     })
     .await;
     assert_eq!(refused["error"], "NO_BACKEND");
-    let seen = site.api().get("status").await.expect(200)["backends"][0]["seen"][0].clone();
-    assert_eq!(seen["state"], "unhealthy", "{seen}");
+    let api = site.api();
+    eventually(SOON, || async {
+        api.get("status").await.expect(200)["backends"][0]["seen"][0]["state"] == "unhealthy"
+    })
+    .await;
     origin.come_back().await;
     eventually(SOON, || async { client.try_get("/").await.is_ok_and(|r| r.status() == 200) }).await;
 }
