@@ -417,6 +417,9 @@ impl Gateway {
         let conn = conn_info(session);
         let client = exchange.client.map(|c| c.ip).or_else(|| conn.map(|c| c.client.ip()));
         let status = session.response_written().map_or(0, |r| r.status.as_u16());
+        if let Some(conn) = conn.filter(|conn| conn.is_h2()) {
+            if status == 0 { conn.unanswered(self.0.limits.h2_unanswered_resets) } else { conn.answered() }
+        }
         let host = authority(request).and_then(|sent| identity::normalise(sent).ok());
         let times = &exchange.times;
         let attempt = exchange.attempts.current.as_ref().filter(|_| times.attempt.is_some()).map(InFlight::backend);

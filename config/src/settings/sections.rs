@@ -149,6 +149,22 @@ pub struct EdgeLimits {
     pub h2_stream_window: u32,
     /// The same for a whole connection.
     pub h2_connection_window: u32,
+    /// RST_STREAM frames of one HTTP/2 connection in a second.
+    pub h2_resets_per_s: u32,
+    /// Requests of one HTTP/2 connection that its client reset before they were answered, beyond those answered.
+    pub h2_unanswered_resets: u32,
+    /// PING frames of one HTTP/2 connection in a second.
+    pub h2_pings_per_s: u32,
+    /// SETTINGS frames of one HTTP/2 connection in a second.
+    pub h2_settings_per_s: u32,
+    /// DATA frames without data of one HTTP/2 connection in a second.
+    pub h2_empty_data_per_s: u32,
+    /// WINDOW_UPDATE frames of one HTTP/2 connection in a second, beyond one for each KiB that is sent.
+    pub h2_window_updates_per_s: u32,
+    /// PRIORITY and unknown frames of one HTTP/2 connection, beyond two for each request.
+    pub h2_priorities: u32,
+    /// CONTINUATION frames of one HTTP/2 header block.
+    pub h2_continuations: u32,
     /// Connections at once; 0 is 80 % of the limit of open files.
     pub connections: u32,
     /// Connections at once from one IPv4 address or IPv6 /56.
@@ -171,6 +187,14 @@ impl Default for EdgeLimits {
             h2_streams: 100,
             h2_stream_window: 64 * 1024,
             h2_connection_window: 1 << 20,
+            h2_resets_per_s: 100,
+            h2_unanswered_resets: 50,
+            h2_pings_per_s: 100,
+            h2_settings_per_s: 50,
+            h2_empty_data_per_s: 100,
+            h2_window_updates_per_s: 100,
+            h2_priorities: 100,
+            h2_continuations: 8,
             connections: 0,
             connections_per_address: 256,
         }
@@ -179,7 +203,7 @@ impl Default for EdgeLimits {
 
 impl EdgeLimits {
     pub(super) fn check(&self) -> Result<(), SettingsError> {
-        let ranges: [(&str, u64, u64, u64); 8] = [
+        let ranges = [
             ("head_bytes", u64::from(self.head_bytes), 1_024, 1 << 20),
             ("uri_bytes", u64::from(self.uri_bytes), 256, u64::from(self.head_bytes)),
             ("header_fields", u64::from(self.header_fields), 8, 256),
@@ -188,6 +212,15 @@ impl EdgeLimits {
             ("h2_streams", u64::from(self.h2_streams), 1, 1_000),
             ("h2_stream_window", u64::from(self.h2_stream_window), 65_535, (1 << 31) - 1),
             ("h2_connection_window", u64::from(self.h2_connection_window), 65_535, (1 << 31) - 1),
+            ("h2_resets_per_s", u64::from(self.h2_resets_per_s), 1, 1_000_000),
+            ("h2_unanswered_resets", u64::from(self.h2_unanswered_resets), 1, 1_000_000),
+            ("h2_pings_per_s", u64::from(self.h2_pings_per_s), 1, 1_000_000),
+            // One comes with every connection and one acknowledges ours.
+            ("h2_settings_per_s", u64::from(self.h2_settings_per_s), 2, 1_000_000),
+            ("h2_empty_data_per_s", u64::from(self.h2_empty_data_per_s), 1, 1_000_000),
+            ("h2_window_updates_per_s", u64::from(self.h2_window_updates_per_s), 1, 1_000_000),
+            ("h2_priorities", u64::from(self.h2_priorities), 1, 1_000_000),
+            ("h2_continuations", u64::from(self.h2_continuations), 1, 100),
         ];
         for (key, found, least, most) in ranges {
             if !(least..=most).contains(&found) {

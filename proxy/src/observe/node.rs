@@ -10,7 +10,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 use super::{Finished, PoolCounters, TenantCounters};
 use schoolgate_config::model::Revision;
 
-use crate::transport::{ConnectionRefusal, HandshakeResult, HeadFault, TlsVersion, TransportObserver};
+use crate::transport::{ConnectionRefusal, Flood, HandshakeResult, HeadFault, TlsVersion, TransportObserver};
 
 /// Bounds of what the gateway itself adds, seconds: 50 µs to 100 ms.
 const OVERHEAD_BOUNDS: [f64; 9] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.1];
@@ -35,6 +35,7 @@ pub(crate) struct NodeMetrics {
     connections: IntGauge,
     refused: [IntCounter; ConnectionRefusal::ALL.len()],
     heads_refused: [IntCounter; HeadFault::ALL.len()],
+    floods: [IntCounter; Flood::ALL.len()],
     handshakes: [[IntCounter; HandshakeResult::ALL.len()]; TlsVersion::ALL.len()],
     revision: IntGauge,
     revision_lag: IntGauge,
@@ -90,6 +91,13 @@ impl NodeMetrics {
                 &["code"],
             ),
         );
+        let floods = register(
+            r,
+            IntCounterVec::new(
+                Opts::new("schoolgate_h2_floods_total", "HTTP/2 connections ended for too many frames of a kind."),
+                &["kind"],
+            ),
+        );
         let build = register(
             r,
             prometheus::IntGaugeVec::new(
@@ -111,6 +119,7 @@ impl NodeMetrics {
             connections: gauge("schoolgate_connections", "Downstream connections open."),
             refused: ConnectionRefusal::ALL.map(|why| refused.with_label_values(&[why.as_str()])),
             heads_refused: HeadFault::ALL.map(|fault| heads.with_label_values(&[fault.status().to_string().as_str()])),
+            floods: Flood::ALL.map(|flood| floods.with_label_values(&[flood.as_str()])),
             handshakes: TlsVersion::ALL.map(|version| {
                 HandshakeResult::ALL.map(|result| handshakes.with_label_values(&[version.as_str(), result.as_str()]))
             }),
@@ -208,6 +217,9 @@ impl TransportObserver for NodeMetrics {
     fn head_refused(&self, fault: HeadFault) {
         self.heads_refused[fault as usize].inc();
     }
+    fn flooded(&self, flood: Flood) {
+        self.floods[flood as usize].inc();
+    }
 }
 
 impl TransportObserver for super::Observe {
@@ -225,6 +237,9 @@ impl TransportObserver for super::Observe {
     }
     fn head_refused(&self, fault: HeadFault) {
         self.node.head_refused(fault);
+    }
+    fn flooded(&self, flood: Flood) {
+        self.node.flooded(flood);
     }
     fn unknown_name(&self, name: &str) {
         self.unknown_hosts.asked_for(name, self.clock.unix_ms());

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use pingora_core::protocols::http::ServerSession;
 use tokio::time::Instant;
 
-use super::TlsVersion;
+use super::{Flood, TlsVersion};
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +50,12 @@ pub struct ConnInfo {
     /// When it was accepted.
     pub opened: Instant,
     pub(super) requests: AtomicU32,
+    /// The client's SETTINGS have come (HTTP/2 only).
+    pub(super) greeted: AtomicBool,
+    /// What the client sends too much of, as its place in [`Flood::ALL`] plus one (HTTP/2 only).
+    pub(super) flood: AtomicU8,
+    /// Requests that were reset before they were answered, beyond those that were answered (HTTP/2 only).
+    pub(super) unanswered: AtomicU32,
     /// Whether the gateway has seen the request that is being served (HTTP/1.1 only).
     pub(super) seen: AtomicBool,
 }
@@ -79,6 +85,34 @@ impl ConnInfo {
     /// request; what Pingora writes before that, on HTTP/1.1, is its own refusal of a head, and is replaced.
     pub fn see_request(&self) {
         self.seen.store(true, Ordering::Relaxed);
+    }
+
+    /// A request of HTTP/2 has ended with an answer begun.
+    pub fn answered(&self) {
+        let unanswered = self.unanswered.load(Ordering::Relaxed);
+        if unanswered > 0 {
+            // Two at once may forgive one between them; it is a matter of dozens.
+            self.unanswered.store(unanswered - 1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request of HTTP/2 has ended before an answer: its client has reset it. More than `most` of these end the
+    /// connection.
+    pub fn unanswered(&self, most: u32) {
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) >= most {
+            self.flooded(Flood::Unanswered);
+        }
+    }
+
+    /// The client sends too much of something: the driver will end the connection.
+    pub(super) fn flooded(&self, flood: Flood) {
+        self.flood.store(flood as u8 + 1, Ordering::Relaxed);
+    }
+
+    /// What the client sends too much of.
+    pub(super) fn flood(&self) -> Option<Flood> {
+        let place = usize::from(self.flood.load(Ordering::Relaxed));
+        Flood::ALL.get(place.checked_sub(1)?).copied()
     }
 
     /// Counts one request more and says how many there are.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -86,10 +86,13 @@ async fn establish(
             opened,
             requests: AtomicU32::new(0),
             seen: AtomicBool::new(false),
+            greeted: AtomicBool::new(false),
+            flood: AtomicU8::new(0),
+            unanswered: AtomicU32::new(0),
         })
     };
     if kind == Listens::Http {
-        return Some(Box::new(EdgeIo::plain(tcp, info(None, Protocol::H1), limits.write_stall)));
+        return Some(Box::new(EdgeIo::plain(tcp, info(None, Protocol::H1), limits)));
     }
     let accepted = match timeout_at(deadline, shared.terms.accept(tcp)).await {
         Ok(Ok(accepted)) => accepted,
@@ -111,7 +114,7 @@ async fn establish(
     let tls = TlsInfo { sni: accepted.sni, version, resumed: accepted.resumed, handshake: opened.elapsed() };
     let protocol = if accepted.h2 { Protocol::H2 } else { Protocol::H1 };
     let ssl = Arc::clone(&shared.ssl[usize::from(version == TlsVersion::V13)]);
-    Some(Box::new(EdgeIo::tls(accepted.stream, ssl, info(Some(tls), protocol), limits.write_stall)))
+    Some(Box::new(EdgeIo::tls(accepted.stream, ssl, info(Some(tls), protocol), limits)))
 }
 
 /// Whether this peer begins with a PROXY header.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::edge::Worker;
 use super::h1::DRAIN_BODY;
-use super::{EdgeIo, Serve, TransportLimits, Upload};
+use super::{EdgeIo, Flood, Serve, TransportLimits, Upload};
 
 /// Malformed requests that a connection survives: 32. A client with a bug makes a few; more is an attack on the parser.
 const MALFORMED: usize = 32;
@@ -37,6 +37,8 @@ enum Event {
     Accepted(pingora_error::Result<Option<H2Accept>>),
     /// The edge is stopping.
     Stop,
+    /// The client sends too much of something.
+    Flood(Flood),
     /// The timer rang.
     Timer,
 }
@@ -68,10 +70,11 @@ pub(super) async fn serve<A: Serve>(worker: &Arc<Worker<A>>, io: Box<EdgeIo>) {
     let mut stopped = pin!(async move {
         let _ = watch.wait_for(|stopping| *stopping).await;
     });
-    let mut timer = pin!(sleep(limits.idle));
+    let mut timer = pin!(sleep(limits.head.min(limits.idle)));
     let serving = Arc::new(AtomicUsize::new(0));
     let mut idle_since = Instant::now();
     let mut leaving = false;
+    let mut cut = false;
     let mut malformed = 0;
     loop {
         let event = poll_fn(|cx| {
@@ -79,6 +82,9 @@ pub(super) async fn serve<A: Serve>(worker: &Arc<Worker<A>>, io: Box<EdgeIo>) {
             let accept = pin!(HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)));
             if let Poll::Ready(accepted) = accept.poll(cx) {
                 return Poll::Ready(Event::Accepted(accepted));
+            }
+            if !cut && let Some(flood) = info.flood() {
+                return Poll::Ready(Event::Flood(flood));
             }
             if !leaving && stopped.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Stop);
@@ -108,6 +114,8 @@ pub(super) async fn serve<A: Serve>(worker: &Arc<Worker<A>>, io: Box<EdgeIo>) {
             Event::Accepted(Ok(Some(H2Accept::Rejected))) => {
                 malformed += 1;
                 if malformed >= MALFORMED {
+                    cut = true;
+                    timer.set(sleep_until(Instant::now() + GOODBYE));
                     connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 }
             }
@@ -117,11 +125,18 @@ pub(super) async fn serve<A: Serve>(worker: &Arc<Worker<A>>, io: Box<EdgeIo>) {
                 leaving = true;
                 connection.graceful_shutdown();
             }
+            Event::Flood(flood) => {
+                worker.shared.observer.flooded(flood);
+                cut = true;
+                timer.set(sleep_until(Instant::now() + GOODBYE));
+                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            }
+            Event::Timer if cut => return,
             Event::Timer if serving.load(Ordering::Relaxed) > 0 => {
                 idle_since = Instant::now();
                 timer.as_mut().reset(idle_since + limits.idle);
             }
-            Event::Timer if leaving => return,
+            Event::Timer if leaving || !info.greeted.load(Ordering::Relaxed) => return,
             Event::Timer => {
                 let until = idle_since + limits.idle;
                 if until <= Instant::now() {

@@ -25,9 +25,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
-use super::ConnInfo;
 use super::chunks::{BadChunks, ChunkScan};
+use super::frames::FrameScan;
 use super::head::{Framing, Whole};
+use super::{ConnInfo, TransportLimits};
 use crate::answer::early;
 use crate::fault::Fault;
 use crate::forward::request_id::RequestId;
@@ -102,6 +103,10 @@ pub struct EdgeIo {
     wire: Wire,
     /// What is still to come of the request's body.
     body: Body,
+    /// The client's frames, on HTTP/2.
+    frames: Option<Box<FrameScan>>,
+    /// Bytes taken for the client so far.
+    taken: u64,
     /// What came after the body: the begin of the next request.
     ahead: BytesMut,
     /// Bytes gathered and not sent; `None` while there are none, so that an idle connection holds no buffer.
@@ -133,17 +138,22 @@ impl fmt::Debug for EdgeIo {
 }
 
 impl EdgeIo {
-    pub(super) fn tls(stream: TlsStream<TcpStream>, ssl: Arc<SslDigest>, info: Arc<ConnInfo>, stall: Duration) -> Self {
+    pub(super) fn tls(
+        stream: TlsStream<TcpStream>,
+        ssl: Arc<SslDigest>,
+        info: Arc<ConnInfo>,
+        limits: &TransportLimits,
+    ) -> Self {
         let fd = stream.get_ref().0.as_raw_fd();
-        Self::new(Wire::Tls(stream), fd, Some(ssl), info, stall)
+        Self::new(Wire::Tls(stream), fd, Some(ssl), info, limits)
     }
 
-    pub(super) fn plain(stream: TcpStream, info: Arc<ConnInfo>, stall: Duration) -> Self {
+    pub(super) fn plain(stream: TcpStream, info: Arc<ConnInfo>, limits: &TransportLimits) -> Self {
         let fd = stream.as_raw_fd();
-        Self::new(Wire::Plain(stream), fd, None, info, stall)
+        Self::new(Wire::Plain(stream), fd, None, info, limits)
     }
 
-    fn new(wire: Wire, fd: i32, ssl: Option<Arc<SslDigest>>, info: Arc<ConnInfo>, stall_after: Duration) -> Self {
+    fn new(wire: Wire, fd: i32, ssl: Option<Arc<SslDigest>>, info: Arc<ConnInfo>, limits: &TransportLimits) -> Self {
         let socket = SocketDigest::from_raw_fd(fd);
         // Set here, because the digest outlives the descriptor, and because the client is not always the peer.
         let _ = socket.peer_addr.set(Some(info.client.into()));
@@ -154,6 +164,8 @@ impl EdgeIo {
         Self {
             wire,
             body: Body::Open,
+            frames: info.is_h2().then(|| Box::new(FrameScan::new(limits.floods))),
+            taken: 0,
             ahead: BytesMut::new(),
             gathered: None,
             sent: 0,
@@ -163,7 +175,7 @@ impl EdgeIo {
             linger: None,
             stall: None,
             progress: 0,
-            stall_after,
+            stall_after: limits.write_stall,
             info,
             ssl,
             proxy: Arc::new(proxy),
@@ -204,6 +216,28 @@ impl EdgeIo {
             self.ahead = bytes.split_off(whole.end + length);
         }
         Ok(())
+    }
+
+    /// Reads frames, until there are too many: then nothing more is read, and the driver sees why.
+    fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.info.flood().is_some() {
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(self.wire.poll_read(cx, buf))?;
+        let Some(frames) = &mut self.frames else { return Poll::Ready(Ok(())) };
+        let greeted = frames.greeted();
+        if let Err(flood) = frames.feed(&buf.filled()[before..], self.taken, Instant::now) {
+            buf.set_filled(before);
+            self.info.flooded(flood);
+            // Whoever polls is the driver, or will be when the connection is greeted.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !greeted && frames.greeted() {
+            self.info.greeted.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// What has been read of the next request.
@@ -428,6 +462,7 @@ impl AsyncRead for EdgeIo {
         }
         let before = buf.filled().len();
         match &mut this.body {
+            Body::Open if this.frames.is_some() => this.poll_frames(cx, buf),
             Body::Open => this.wire.poll_read(cx, buf),
             Body::Left(0) => this.poll_ahead(cx),
             Body::Chunks(chunks) => {
@@ -470,7 +505,11 @@ impl AsyncWrite for EdgeIo {
         }
         match this.poll_take(cx, bytes) {
             Poll::Pending => this.waiting(cx),
-            taken => taken,
+            Poll::Ready(Ok(count)) => {
+                this.taken += count as u64;
+                Poll::Ready(Ok(count))
+            }
+            failed => failed,
         }
     }
 
@@ -498,6 +537,7 @@ impl AsyncWrite for EdgeIo {
                 failed => return failed,
             }
         }
+        this.taken += taken as u64;
         Poll::Ready(Ok(taken))
     }
 

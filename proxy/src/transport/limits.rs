@@ -5,6 +5,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use schoolgate_config::settings::EdgeLimits;
 
+use super::FloodLimits;
+
 /// The limits of the edge. The defaults are meant to be kept; a test shortens them.
 #[derive(Debug, Clone)]
 pub struct TransportLimits {
@@ -40,6 +42,8 @@ pub struct TransportLimits {
     pub h2_stream_window: u32,
     /// The same for all streams of a connection: 1 MiB, which bounds what one connection can make us hold.
     pub h2_connection_window: u32,
+    /// How many frames of a kind an HTTP/2 client may send.
+    pub floods: FloodLimits,
     /// Connections of all listeners together; `None`: 80 % of the limit on open files, the rest being for backends.
     pub connections: Option<usize>,
     /// Connections of one client address (IPv6: of its /56): 256. A school's NAT with 2,000 pupils stays below it on
@@ -79,6 +83,7 @@ impl Default for TransportLimits {
             h2_streams: 100,
             h2_stream_window: 64 * 1024,
             h2_connection_window: 1024 * 1024,
+            floods: FloodLimits::default(),
             connections: None,
             connections_per_address: 256,
             lame_duck: Duration::from_secs(2),
@@ -105,6 +110,16 @@ impl From<&EdgeLimits> for TransportLimits {
             h2_streams: settings.h2_streams,
             h2_stream_window: settings.h2_stream_window,
             h2_connection_window: settings.h2_connection_window,
+            floods: FloodLimits {
+                resets_per_s: settings.h2_resets_per_s,
+                unanswered: settings.h2_unanswered_resets,
+                pings_per_s: settings.h2_pings_per_s,
+                settings_per_s: settings.h2_settings_per_s,
+                empty_data_per_s: settings.h2_empty_data_per_s,
+                window_updates_per_s: settings.h2_window_updates_per_s,
+                priorities: settings.h2_priorities,
+                continuations: settings.h2_continuations,
+            },
             connections: (settings.connections > 0).then(|| size(settings.connections)),
             connections_per_address: size(settings.connections_per_address),
             ..Self::default()

@@ -8,13 +8,14 @@
 //! 3. `proxy_header`, then [`crate::tls`]: who the client is, and the handshake, under one deadline.
 //! 4. `io`: [`EdgeIo`], the stream that Pingora reads and writes.
 //! 5. `h1`, with `head` and `chunks`: the keep-alive loop; nothing but the stream is alive while a connection idles.
-//! 6. `h2`: the HTTP/2 driver.
+//! 6. `h2`, with `frames`: the HTTP/2 driver, and what a client may make it do.
 
 mod admission;
 mod chunks;
 mod conn_info;
 mod connection;
 pub mod edge;
+mod frames;
 mod h1;
 mod h2;
 mod head;
@@ -27,6 +28,7 @@ mod serve;
 pub(crate) use chunks::BadChunks;
 pub use conn_info::{ConnInfo, Protocol, TlsInfo, conn_info};
 pub use edge::{Edge, EdgeError, EdgeHandle, EdgeOptions, MakeApp};
+pub use frames::{Flood, FloodLimits};
 pub use head::HeadFault;
 pub use io::EdgeIo;
 pub use limits::{ProxyProtocol, TransportLimits};

@@ -111,6 +111,8 @@ pub trait TransportObserver: Send + Sync {
     fn handshake(&self, _version: TlsVersion, _result: HandshakeResult) {}
     /// A handshake asked for a name that we have no certificate for.
     fn unknown_name(&self, _name: &str) {}
+    /// An HTTP/2 client was told to go away for sending too much of something.
+    fn flooded(&self, _flood: super::Flood) {}
     /// A request head was answered by the transport itself, before there was a request.
     fn head_refused(&self, _fault: super::HeadFault) {}
 }

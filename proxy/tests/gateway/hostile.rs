@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use schoolgate_config::model::Domain;
-use schoolgate_testkit::{Origin, eventually};
+use schoolgate_testkit::{Http, Origin, eventually};
 use serde_json::json;
 
 use crate::site::{given, object};
@@ -138,4 +139,20 @@ async fn a_browser_reads_a_page_when_its_head_is_refused() {
     let answer = connection.read_response().await.unwrap();
     assert_eq!((answer.status, answer.header("content-type")), (431, Some("text/html; charset=utf-8")));
     assert!(answer.text().contains("HEADERS_TOO_LARGE"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_header_list_beyond_its_bound_gets_431_on_http_2() {
+    let origin = Origin::start().await;
+    let site = given([origin.url()]).start().await;
+    let visitor = site.visitor("greenhill.school.test", Http::Two);
+    for kib in [33, 60, 100] {
+        let request = visitor.request(Method::GET, "/").header("x", "a".repeat(kib * 1_024));
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 431, "{kib} KiB");
+        let problem: serde_json::Value = answer.json().await.unwrap();
+        assert_eq!(problem["error"], "HEADERS_TOO_LARGE", "{kib} KiB");
+    }
+    assert_eq!(visitor.get("/").await.status(), 200, "the connection lives");
+    assert_eq!(origin.requests(), 1);
 }

@@ -4,6 +4,7 @@
 
 mod client;
 mod drain;
+mod floods;
 mod handshake;
 mod http1;
 mod http2;

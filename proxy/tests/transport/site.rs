@@ -16,7 +16,7 @@ use schoolgate_config::model::Fingerprint;
 use schoolgate_config::time::SystemClock;
 use schoolgate_proxy::tls::{Keyring, Material};
 use schoolgate_proxy::transport::{
-    ConnectionRefusal, Edge, EdgeHandle, EdgeOptions, HandshakeResult, HeadFault, TlsVersion, TransportLimits,
+    ConnectionRefusal, Edge, EdgeHandle, EdgeOptions, Flood, HandshakeResult, HeadFault, TlsVersion, TransportLimits,
     TransportObserver, conn_info,
 };
 
@@ -27,6 +27,7 @@ pub(crate) const LATE: i64 = 4_000_000_000;
 
 pub(crate) struct App {
     origin: SocketAddr,
+    observer: Arc<Observer>,
 }
 
 #[async_trait]
@@ -50,6 +51,16 @@ impl ProxyHttp for App {
         Ok(true)
     }
 
+    async fn logging(&self, session: &mut Session, _: Option<&pingora_error::Error>, (): &mut ()) {
+        let Some(info) = conn_info(session).filter(|info| info.is_h2()) else { return };
+        if session.response_written().is_some() {
+            info.answered();
+        } else {
+            info.unanswered(50);
+            *self.observer.unanswered.lock().unwrap() += 1;
+        }
+    }
+
     async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora_error::Result<Box<HttpPeer>> {
         Ok(Box::new(HttpPeer::new(self.origin, false, String::new())))
     }
@@ -61,6 +72,9 @@ pub(crate) struct Observer {
     pub(crate) handshakes: Mutex<Vec<(TlsVersion, HandshakeResult)>>,
     pub(crate) refusals: Mutex<Vec<ConnectionRefusal>>,
     pub(crate) heads: Mutex<Vec<HeadFault>>,
+    pub(crate) floods: Mutex<Vec<Flood>>,
+    /// Requests of HTTP/2 that ended without an answer.
+    pub(crate) unanswered: Mutex<u32>,
 }
 
 impl TransportObserver for Observer {
@@ -72,6 +86,9 @@ impl TransportObserver for Observer {
     }
     fn head_refused(&self, fault: HeadFault) {
         self.heads.lock().unwrap().push(fault);
+    }
+    fn flooded(&self, flood: Flood) {
+        self.floods.lock().unwrap().push(flood);
     }
 }
 
@@ -134,14 +151,16 @@ impl Site {
         change(&mut limits);
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
         let conf = Arc::new(ServerConf::default());
-        let address = origin.address;
+        let (address, observing) = (origin.address, observer.clone());
         let edge = Edge::start(EdgeOptions {
             http: vec![bind()],
             https: vec![bind()],
             workers: 1,
             certificates: keyring.clone(),
             limits,
-            make_app: Arc::new(move |_| Arc::new(http_proxy(&conf, App { origin: address }))),
+            make_app: Arc::new(move |_| {
+                Arc::new(http_proxy(&conf, App { origin: address, observer: observing.clone() }))
+            }),
             observer: observer.clone(),
         })
         .unwrap();
