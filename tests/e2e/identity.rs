@@ -1,10 +1,10 @@
 //! Who is asking: names are matched on labels, and two names of one request must agree.
 
 use reqwest::Method;
-use schoolgate_testkit::{Http, Origin};
-use serde_json::json;
+use schoolgate_testkit::{Client, Http, Origin, Site, eventually};
+use serde_json::{Value, json};
 
-use crate::{gateway_with, pool, school};
+use crate::{SOON, gateway_with, pool, school};
 
 #[tokio::test]
 async fn a_domain_added_by_the_api_serves_within_the_wait() {
@@ -213,4 +213,123 @@ async fn a_request_goes_to_the_pool_of_its_own_tenant() {
     let ash = site.client("ash.localhost");
     assert_eq!(ash.get_json("/api/x").await["origin"], "two");
     assert_eq!(ash.get_json("/apix").await["origin"], "one");
+}
+
+/// A zone with a shared host, served with a certificate.
+async fn shared_host(site: &Site, change: Value) {
+    let mut zone = json!({"name": "schools.test", "shared_host": "api.schools.test"});
+    zone.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+    site.api().post("zones?wait=applied", zone).await.expect(201);
+    eventually(SOON, || async { site.tls("api.schools.test").await.is_ok() }).await;
+}
+
+/// Asks the shared host with bytes written by hand; the status, and the code if it is an error.
+async fn ask(site: &Site, host: &str, target: &str, fields: &str) -> (u16, Option<String>) {
+    let mut tls = site.tls(host).await.expect("a handshake");
+    tls.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n")).await.expect("sent");
+    let answer = tls.read_response().await.expect("an answer");
+    let error = (answer.status >= 400).then(|| answer.json()["error"].as_str().expect("a code").to_owned());
+    (answer.status, error)
+}
+
+fn refused(status: u16, error: &str) -> (u16, Option<String>) {
+    (status, Some(error.to_owned()))
+}
+
+#[tokio::test]
+async fn on_a_shared_host_a_trusted_caller_says_which_school() {
+    let origin = Origin::start().await;
+    let site = gateway_with(&[&origin]).await;
+    school(&site.api(), "birch", "web").await;
+    shared_host(&site, json!({"trusted_callers": ["127.0.0.1/32"]})).await;
+    let birch = site.api().get("tenants/slug:birch").await.expect(200)["id"].as_str().expect("an id").to_owned();
+    for fields in
+        [format!("X-Tenant-ID: {birch}\r\n"), "x-tenant-id: birch\r\n".into(), "X-Tenant-Slug: birch\r\n".into()]
+    {
+        assert_eq!(ask(&site, "api.schools.test", "/x?page=2", &fields).await, (200, None), "{fields}");
+        assert_eq!(origin.last().header_all("x-tenant-id"), [birch.as_str()]);
+        assert_eq!(origin.last().query.as_deref(), Some("page=2"));
+    }
+    assert_eq!(ask(&site, "api.schools.test", "/x?tenant=birch&page=2", "").await, (200, None));
+    assert_eq!(origin.last().query.as_deref(), Some("page=2"), "the tenant is taken out");
+    let before = origin.requests();
+    for (target, fields, answer) in [
+        ("/", "", refused(400, "TENANT_NOT_FOUND")),
+        ("/", "X-Tenant-ID: nosuch\r\n", refused(404, "TENANT_NOT_ACTIVE")),
+        ("/", "X-Tenant-ID: ash\r\nX-Tenant-ID: birch\r\n", refused(403, "TENANT_MISMATCH")),
+        ("/?tenant=birch", "X-Tenant-ID: ash\r\n", refused(403, "TENANT_MISMATCH")),
+        ("/", "X-Tenant-ID: ash\r\n\tbirch\r\n", refused(400, "BAD_REQUEST")),
+        ("/", "X_Tenant_ID: ash\r\n", refused(400, "TENANT_NOT_FOUND")),
+        ("/t/ash/", "", refused(400, "TENANT_NOT_FOUND")),
+    ] {
+        assert_eq!(ask(&site, "api.schools.test", target, fields).await, answer, "{target} {fields}");
+    }
+    assert_eq!(origin.requests(), before);
+}
+
+#[tokio::test]
+async fn on_a_shared_host_a_stranger_chooses_no_school() {
+    let origin = Origin::start().await;
+    let site = gateway_with(&[&origin]).await;
+    shared_host(&site, json!({"trusted_callers": ["10.0.0.0/8"]})).await;
+    for (target, fields) in [
+        ("/", "X-Tenant-ID: ash\r\n"),
+        ("/", "X-Tenant-Slug: ash\r\nX-Forwarded-For: 10.0.0.1\r\n"),
+        ("/?tenant=ash", ""),
+    ] {
+        let answer = ask(&site, "api.schools.test", target, fields).await;
+        assert_eq!(answer, refused(400, "TENANT_NOT_FOUND"), "{target} {fields}");
+    }
+    let forged = "Authorization: Bearer eyJhbGciOiJub25lIn0.eyJ0ZW5hbnRJZCI6ImFzaCJ9.\r\n";
+    assert_eq!(ask(&site, "api.schools.test", "/", forged).await, refused(401, "INVALID_TOKEN"));
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test]
+async fn on_a_shared_host_a_path_names_a_school_where_the_zone_says_so() {
+    let origin = Origin::start().await;
+    let site = gateway_with(&[&origin]).await;
+    shared_host(&site, json!({"path_prefix": true})).await;
+    assert_eq!(ask(&site, "api.schools.test", "/t/ash/grades?x=1", "").await, (200, None));
+    let seen = origin.last();
+    assert_eq!((seen.path.as_str(), seen.query.as_deref()), ("/grades", Some("x=1")));
+    assert_eq!((seen.header("x-forwarded-prefix"), seen.header("x-tenant-slug")), (Some("/t/ash"), Some("ash")));
+    assert_eq!(ask(&site, "api.schools.test", "/t/nosuch/", "").await, refused(404, "TENANT_NOT_ACTIVE"));
+    let zone = site.api().patch("zones/schools.test?wait=applied", json!({"path_prefix": false})).await.expect(200);
+    assert_eq!(zone["path_prefix"], Value::Null, "{zone}");
+    assert_eq!(ask(&site, "api.schools.test", "/t/ash/grades", "").await, refused(400, "TENANT_NOT_FOUND"));
+}
+
+#[tokio::test]
+async fn what_names_another_school_is_refused_counted_and_told() {
+    let origin = Origin::start().await;
+    let site = gateway_with(&[&origin]).await;
+    school(&site.api(), "birch", "web").await;
+    for (target, fields) in [
+        ("/", "X-Tenant-ID: birch\r\n"),
+        ("/", "X-Tenant-Slug: birch\r\n"),
+        ("/", "X-Tenant-Slug: ash\r\nX-Tenant-Slug: birch\r\n"),
+        ("/", "X-Tenant-ID: nosuch\r\n"),
+        ("/?tenant=birch", ""),
+        ("/?a=1&%74enantId=birch", ""),
+    ] {
+        let answer = ask(&site, "ash.localhost", target, fields).await;
+        assert_eq!(answer, refused(403, "TENANT_MISMATCH"), "{target} {fields}");
+    }
+    assert_eq!(origin.requests(), 0);
+    let count = async |kind: &str| {
+        let labels = ["tenant=\"ash\"".to_owned(), format!("kind=\"{kind}\"")];
+        site.metric("schoolgate_identity_mismatch_total", &labels.each_ref().map(String::as_str)).await
+    };
+    eventually(SOON, || async { count("query").await == 2.0 }).await;
+    assert_eq!((count("header").await, count("slug_header").await, count("sni").await), (2.0, 2.0, 0.0));
+    let events = Client::plain(site.status_addr()).get_json("/events").await;
+    let latest = &events["items"][0];
+    assert_eq!(latest["type"], "security.cross_tenant_attempt");
+    assert_eq!(
+        (&latest["tenant"], &latest["kind"], &latest["named"]),
+        (&json!("ash"), &json!("query"), &json!("birch"))
+    );
+    assert_eq!(latest["host"], "ash.localhost");
+    assert_eq!(events["items"].as_array().map(Vec::len), Some(6));
 }
