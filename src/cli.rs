@@ -56,6 +56,9 @@ pub(crate) enum Command {
     /// Zones: list, get, create, update, delete
     #[command(subcommand)]
     Zone(client::zone::ZoneCommand),
+    /// Tokens of the control API: list, create, revoke
+    #[command(subcommand)]
+    Token(client::token::TokenCommand),
     /// How it is: nodes, revisions, certificates, backends
     Status(client::status::StatusArgs),
 

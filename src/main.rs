@@ -43,6 +43,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Plan(command) => client::run(client::plan::run(&command)),
         Command::Route(command) => client::run(client::route::run(&command)),
         Command::Zone(command) => client::run(client::zone::run(&command)),
+        Command::Token(command) => client::run(client::token::run(&command)),
         Command::Status(args) => client::run(client::status::run(&args)),
     }
 }

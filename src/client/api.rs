@@ -27,6 +27,10 @@ pub(crate) struct Connection {
         help = "Where the control API is, such as `http://127.0.0.1:8600` [default: as in <data>/run/addresses.json]"
     )]
     api: Option<String>,
+    /// The Unix socket of a control API on this machine, where no token is needed; wins over --api, and is used by itself
+    /// when there is no token
+    #[arg(long, global = true, value_name = "FILE")]
+    socket: Option<PathBuf>,
     /// File of the token.
     #[arg(
         long,
@@ -76,6 +80,8 @@ impl Write {
 pub(crate) struct Api {
     http: reqwest::Client,
     base: Url,
+    /// How messages call where it is.
+    place: String,
     token: Option<String>,
     /// How answers are printed.
     pub(crate) format: Format,
@@ -87,22 +93,25 @@ impl Api {
     /// # Errors
     /// Says what was looked for and where.
     pub(crate) fn connect(connection: &Connection) -> anyhow::Result<Self> {
-        let base = match &connection.api {
-            Some(url) => url.clone(),
-            None => format!("http://{}", local_address(&connection.data_dir)?),
+        let (way, token) = Way::find(connection)?;
+        let (base, place) = match &way {
+            Way::Url(url) => (url.as_str(), url.trim_end_matches('/').to_owned()),
+            // The host of a URL that no name server is asked for.
+            Way::Socket(path) => ("http://localhost", path.display().to_string()),
         };
-        let base = Url::parse(&base).ok().filter(|url| url.has_host() && matches!(url.scheme(), "http" | "https"));
-        let base = base.with_context(|| {
-            format!("`{}` is not a URL such as http://127.0.0.1:8600", connection.api.as_deref().unwrap_or_default())
-        })?;
-        let http = reqwest::Client::builder()
-            .no_proxy()
+        let base = Url::parse(base).ok().filter(|url| url.has_host() && matches!(url.scheme(), "http" | "https"));
+        let base = base.with_context(|| format!("`{place}` is not a URL such as http://127.0.0.1:8600"))?;
+        let mut http = reqwest::Client::builder().no_proxy();
+        if let Way::Socket(path) = way {
+            http = http.unix_socket(path);
+        }
+        let http = http
             .user_agent(concat!("schoolgate/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .context("the HTTP client cannot be made")?;
         let format = if connection.json { Format::Json } else { Format::People };
-        Ok(Self { http, base, token: find_token(connection)?, format })
+        Ok(Self { http, base, place, token, format })
     }
 
     /// Reads.
@@ -192,7 +201,7 @@ impl Api {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
-        let base = self.base.as_str().trim_end_matches('/');
+        let base = &self.place;
         if error.is_timeout() {
             anyhow::anyhow!("the control API at {base} did not answer in time")
         } else if error.is_connect() {
@@ -212,8 +221,42 @@ impl Api {
 /// Items asked for at once.
 const PAGE: usize = 500;
 
-/// The control address of the gateway on this machine.
-fn local_address(data: &Path) -> anyhow::Result<SocketAddr> {
+/// By which way the control API is reached.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    /// Over the network.
+    Url(String),
+    /// Through a socket of this machine.
+    Socket(PathBuf),
+}
+
+impl Way {
+    /// The way, and the token for it. A gateway on this machine whose token nobody has is asked through its socket.
+    fn find(connection: &Connection) -> anyhow::Result<(Self, Option<String>)> {
+        if let Some(path) = &connection.socket {
+            let token = connection.token_file.as_deref().map(read_token).transpose()?;
+            return Ok((Self::Socket(path.clone()), token));
+        }
+        let token = find_token(connection)?;
+        if let Some(url) = &connection.api {
+            return Ok((Self::Url(url.clone()), token));
+        }
+        let addresses = local_addresses(&connection.data_dir)?;
+        match (token, addresses.socket) {
+            (None, Some(path)) => Ok((Self::Socket(path), None)),
+            (token, _) => Ok((Self::Url(format!("http://{}", addresses.control)), token)),
+        }
+    }
+}
+
+/// Where the control API of a gateway on this machine is.
+#[derive(Debug)]
+struct LocalAddresses {
+    control: SocketAddr,
+    socket: Option<PathBuf>,
+}
+
+fn local_addresses(data: &Path) -> anyhow::Result<LocalAddresses> {
     let path = data.join("run/addresses.json");
     let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => anyhow::anyhow!(
@@ -224,24 +267,27 @@ fn local_address(data: &Path) -> anyhow::Result<SocketAddr> {
     })?;
     let addresses: Value = serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
     let control = addresses.get("control").and_then(Value::as_str).and_then(|text| text.parse().ok());
-    control.with_context(|| format!("{} names no control API; say where it is with --api", path.display()))
+    let control =
+        control.with_context(|| format!("{} names no control API; say where it is with --api", path.display()))?;
+    Ok(LocalAddresses { control, socket: addresses.get("socket").and_then(Value::as_str).map(PathBuf::from) })
+}
+
+fn read_token(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .with_context(|| format!("the token file {} cannot be read", path.display()))
 }
 
 fn find_token(connection: &Connection) -> anyhow::Result<Option<String>> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path)
-            .map(|text| text.trim().to_owned())
-            .with_context(|| format!("the token file {} cannot be read", path.display()))
-    };
     if let Some(path) = &connection.token_file {
-        return read(path).map(Some);
+        return read_token(path).map(Some);
     }
     #[expect(clippy::disallowed_methods, reason = "a token has no place on a command line, and this is no setting")]
     if let Ok(token) = std::env::var("SCHOOLGATE_TOKEN") {
         return Ok(Some(token.trim().to_owned()));
     }
     let path = connection.data_dir.join("admin.token");
-    if path.exists() { read(&path).map(Some) } else { Ok(None) }
+    if path.exists() { read_token(&path).map(Some) } else { Ok(None) }
 }
 
 /// What the control API refused, as RFC 9457 has it.
@@ -269,8 +315,14 @@ impl fmt::Display for Problem {
                 write!(f, " ({})", part("code"))?;
             }
         }
-        if self.status == StatusCode::UNAUTHORIZED && !self.has_token {
-            write!(f, "\n  no token was found: give one with --token-file, or in SCHOOLGATE_TOKEN")?;
+        match (self.status, self.has_token) {
+            (StatusCode::UNAUTHORIZED, false) => {
+                write!(f, "\n  no token was found: give one with --token-file, or in SCHOOLGATE_TOKEN")?;
+            }
+            (StatusCode::UNAUTHORIZED, true) => {
+                write!(f, "\n  on the gateway's machine none is needed: --socket <data>/run/control.sock")?;
+            }
+            _ => {}
         }
         if let Some(id) = text("request_id") {
             write!(f, "\n  request {id}")?;
@@ -309,7 +361,7 @@ mod tests {
     #[test]
     fn a_missing_gateway_is_told_with_the_way_to_start_one() {
         let dir = tempfile::tempdir().unwrap();
-        let error = local_address(dir.path()).unwrap_err().to_string();
+        let error = local_addresses(dir.path()).unwrap_err().to_string();
         assert!(error.contains("schoolgate up"), "{error}");
     }
 }

@@ -1,22 +1,24 @@
 //! `schoolgate domain`
 
 use clap::{Args, Subcommand};
-use reqwest::Method;
 
-use super::api::{Connection, Write};
-use super::body::{Body, Fields};
-use super::output::Column;
-use super::{DeleteArgs, GetArgs, ListArgs};
+use super::body::Body;
+use super::resource::Resource;
+use super::{DeleteArgs, GetArgs, ListArgs, WriteArgs};
 
-pub(super) const COLUMNS: &[Column] = &[
-    ("name", "/name"),
-    ("tenant", "/tenant_slug"),
-    ("ready", "/ready"),
-    ("ownership", "/ownership"),
-    ("routing", "/routing"),
-    ("certificate", "/certificate"),
-    ("primary", "/primary"),
-];
+pub(super) const DOMAINS: Resource = Resource {
+    noun: "domain",
+    collection: "domains",
+    columns: &[
+        ("name", "/name"),
+        ("tenant", "/tenant_slug"),
+        ("ready", "/ready"),
+        ("ownership", "/ownership"),
+        ("routing", "/routing"),
+        ("certificate", "/certificate"),
+        ("primary", "/primary"),
+    ],
+};
 
 /// `schoolgate domain …`
 #[derive(Debug, Subcommand)]
@@ -71,34 +73,29 @@ struct DomainFields {
     #[arg(long)]
     primary: bool,
     #[command(flatten)]
-    fields: Fields,
-    #[command(flatten)]
-    write: Write,
-    #[command(flatten)]
-    connection: Connection,
+    how: WriteArgs,
+}
+
+impl DomainFields {
+    fn body(&self, names: &[(&str, &str)]) -> anyhow::Result<serde_json::Value> {
+        let mut body = Body::begin(&self.how.fields)?;
+        for (field, value) in names {
+            body = body.field(field, Some(*value));
+        }
+        Ok(body.field("primary", self.primary.then_some(true)).finish(&self.how.fields))
+    }
 }
 
 /// Does it.
 pub(crate) async fn run(command: &DomainCommand) -> anyhow::Result<()> {
     match command {
-        DomainCommand::List(args) => {
-            super::list(&["domains"], &args.list, &[("tenant", args.tenant.as_deref())], COLUMNS).await
-        }
-        DomainCommand::Get(args) => super::get(&["domains", &args.id], &args.connection).await,
+        DomainCommand::List(args) => DOMAINS.list(&args.list, &[("tenant", args.tenant.as_deref())]).await,
+        DomainCommand::Get(args) => DOMAINS.get(&args.id, &args.connection).await,
         DomainCommand::Create(args) => {
-            let DomainFields { primary, fields, write, connection } = &args.rest;
-            let body = Body::begin(fields)?
-                .field("name", Some(args.name.as_str()))
-                .field("tenant", Some(args.tenant.as_str()))
-                .field("primary", primary.then_some(true))
-                .finish(fields);
-            super::write(Method::POST, &["domains"], Some(&body), write, connection).await
+            let names = [("name", args.name.as_str()), ("tenant", args.tenant.as_str())];
+            DOMAINS.create(&args.rest.body(&names)?, &args.rest.how).await
         }
-        DomainCommand::Update(args) => {
-            let DomainFields { primary, fields, write, connection } = &args.rest;
-            let body = Body::begin(fields)?.field("primary", primary.then_some(true)).finish(fields);
-            super::write(Method::PATCH, &["domains", &args.name], Some(&body), write, connection).await
-        }
-        DomainCommand::Delete(args) => super::delete("domain", &["domains", &args.id], args).await,
+        DomainCommand::Update(args) => DOMAINS.update(&args.name, &args.rest.body(&[])?, &args.rest.how).await,
+        DomainCommand::Delete(args) => DOMAINS.delete(&args.id, args).await,
     }
 }

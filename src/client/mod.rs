@@ -6,9 +6,11 @@ pub(crate) mod domain;
 mod output;
 pub(crate) mod plan;
 pub(crate) mod pool;
+mod resource;
 pub(crate) mod route;
 pub(crate) mod status;
 pub(crate) mod tenant;
+pub(crate) mod token;
 pub(crate) mod zone;
 
 use std::io::{BufRead, IsTerminal, Write as _};
@@ -19,7 +21,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use api::{Api, Connection, Write};
-use output::Column;
+use body::Fields;
 
 /// Runs a command of the client to its end.
 pub(crate) fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -64,25 +66,15 @@ pub(crate) struct DeleteArgs {
     connection: Connection,
 }
 
-/// Lists a resource.
-async fn list(
-    path: &[&str],
-    args: &ListArgs,
-    filters: &[(&str, Option<&str>)],
-    columns: &[Column],
-) -> anyhow::Result<()> {
-    let api = Api::connect(&args.connection)?;
-    let mut query: Vec<(&str, String)> = Vec::new();
-    query.extend(args.search.clone().map(|text| ("search", text)));
-    query.extend(filters.iter().filter_map(|(name, value)| Some((*name, (*value)?.to_owned()))));
-    let items = api.list(path, &query, args.limit.map(|n| n as usize)).await?;
-    output::list(api.format, &items, columns)
-}
-
-/// Shows one object.
-async fn get(path: &[&str], connection: &Connection) -> anyhow::Result<()> {
-    let api = Api::connect(connection)?;
-    output::object(api.format, &api.get(path, &[]).await?)
+/// How an object is written: fields that have no flag of their own, and the options that all writes have.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WriteArgs {
+    #[command(flatten)]
+    fields: Fields,
+    #[command(flatten)]
+    write: Write,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// Makes, changes or acts on one object, and shows it.
@@ -103,23 +95,6 @@ async fn write(
             answer.as_object_mut().map(|fields| fields.remove("applied"));
             output::object(api.format, &answer)
         }
-    }
-}
-
-/// Removes one object, after asking.
-async fn delete(what: &str, path: &[&str], args: &DeleteArgs) -> anyhow::Result<()> {
-    let api = Api::connect(&args.connection)?;
-    if !args.write.dry_run {
-        confirm(&format!("Delete the {what} {}?", args.id), args.yes)?;
-    }
-    let answer = api.write(Method::DELETE, path, None, &args.write).await?;
-    match (api.format, answer) {
-        (output::Format::Json, Value::Null) => output::json(&serde_json::json!({ "deleted": args.id })),
-        (output::Format::Json, answer) => output::json(&answer),
-        (output::Format::People, _) if args.write.dry_run => {
-            output::line(&format!("{what} {} can be deleted", args.id))
-        }
-        (output::Format::People, _) => output::line(&format!("deleted the {what} {}", args.id)),
     }
 }
 

@@ -1,23 +1,25 @@
 //! `schoolgate plan`
 
 use clap::{Args, Subcommand};
-use reqwest::Method;
 
-use super::api::{Connection, Write};
-use super::body::{Body, Fields};
-use super::output::Column;
-use super::{DeleteArgs, GetArgs, ListArgs};
+use super::body::Body;
+use super::resource::Resource;
+use super::{DeleteArgs, GetArgs, ListArgs, WriteArgs};
 
-const COLUMNS: &[Column] = &[
-    ("id", "/id"),
-    ("name", "/name"),
-    ("requests/min", "/limits/requests_per_minute"),
-    ("requests/day", "/limits/requests_per_day/value"),
-    ("in flight", "/limits/in_flight"),
-    ("domains", "/limits/custom_domains"),
-    ("pool kind", "/pool_kind"),
-    ("features", "/features"),
-];
+const PLANS: Resource = Resource {
+    noun: "plan",
+    collection: "plans",
+    columns: &[
+        ("id", "/id"),
+        ("name", "/name"),
+        ("requests/min", "/limits/requests_per_minute"),
+        ("requests/day", "/limits/requests_per_day/value"),
+        ("in flight", "/limits/in_flight"),
+        ("domains", "/limits/custom_domains"),
+        ("pool kind", "/pool_kind"),
+        ("features", "/features"),
+    ],
+};
 
 /// `schoolgate plan …`
 #[derive(Debug, Subcommand)]
@@ -55,39 +57,29 @@ pub(crate) struct PlanWrite {
     #[arg(long = "feature", value_name = "NAME")]
     features: Vec<String>,
     #[command(flatten)]
-    fields: Fields,
-    #[command(flatten)]
-    write: Write,
-    #[command(flatten)]
-    connection: Connection,
+    how: WriteArgs,
 }
 
 impl PlanWrite {
     fn body(&self, id: Option<&str>) -> anyhow::Result<serde_json::Value> {
-        Ok(Body::begin(&self.fields)?
+        Ok(Body::begin(&self.how.fields)?
             .field("id", id)
             .field("name", self.name.as_deref())
             .field("limits.requests_per_minute", self.requests_per_minute)
             .field("limits.in_flight", self.in_flight)
             .field("limits.body_bytes", self.body_bytes)
             .list("features", &self.features)
-            .finish(&self.fields))
+            .finish(&self.how.fields))
     }
 }
 
 /// Does it.
 pub(crate) async fn run(command: &PlanCommand) -> anyhow::Result<()> {
     match command {
-        PlanCommand::List(args) => super::list(&["plans"], args, &[], COLUMNS).await,
-        PlanCommand::Get(args) => super::get(&["plans", &args.id], &args.connection).await,
-        PlanCommand::Create(args) => {
-            let body = args.body(Some(&args.id))?;
-            super::write(Method::POST, &["plans"], Some(&body), &args.write, &args.connection).await
-        }
-        PlanCommand::Update(args) => {
-            let body = args.body(None)?;
-            super::write(Method::PATCH, &["plans", &args.id], Some(&body), &args.write, &args.connection).await
-        }
-        PlanCommand::Delete(args) => super::delete("plan", &["plans", &args.id], args).await,
+        PlanCommand::List(args) => PLANS.list(args, &[]).await,
+        PlanCommand::Get(args) => PLANS.get(&args.id, &args.connection).await,
+        PlanCommand::Create(args) => PLANS.create(&args.body(Some(&args.id))?, &args.how).await,
+        PlanCommand::Update(args) => PLANS.update(&args.id, &args.body(None)?, &args.how).await,
+        PlanCommand::Delete(args) => PLANS.delete(&args.id, args).await,
     }
 }

@@ -7,9 +7,14 @@ use serde_json::json;
 use super::api::{Api, Connection, Write};
 use super::body::{Body, Fields};
 use super::output::Column;
-use super::{DeleteArgs, GetArgs, ListArgs};
+use super::resource::Resource;
+use super::{DeleteArgs, GetArgs, ListArgs, WriteArgs};
 
-const COLUMNS: &[Column] = &[("id", "/id"), ("kind", "/kind"), ("balance", "/balance"), ("backends", "/backend_list")];
+const POOLS: Resource = Resource {
+    noun: "pool",
+    collection: "pools",
+    columns: &[("id", "/id"), ("kind", "/kind"), ("balance", "/balance"), ("backends", "/backend_list")],
+};
 const BACKEND_COLUMNS: &[Column] =
     &[("id", "/id"), ("address", "/address"), ("weight", "/weight"), ("state", "/state")];
 
@@ -55,11 +60,7 @@ pub(crate) struct PoolWrite {
     #[arg(long = "backend", value_name = "ADDRESS")]
     backends: Vec<String>,
     #[command(flatten)]
-    fields: Fields,
-    #[command(flatten)]
-    write: Write,
-    #[command(flatten)]
-    connection: Connection,
+    how: WriteArgs,
 }
 
 /// `schoolgate pool add-backend`
@@ -114,16 +115,10 @@ pub(crate) struct BackendAction {
 pub(crate) async fn run(command: &PoolCommand) -> anyhow::Result<()> {
     match command {
         PoolCommand::List(args) => list(args).await,
-        PoolCommand::Get(args) => super::get(&["pools", &args.id], &args.connection).await,
-        PoolCommand::Create(args) => {
-            let body = args.body(Some(&args.id))?;
-            super::write(Method::POST, &["pools"], Some(&body), &args.write, &args.connection).await
-        }
-        PoolCommand::Update(args) => {
-            let body = args.body(None)?;
-            super::write(Method::PATCH, &["pools", &args.id], Some(&body), &args.write, &args.connection).await
-        }
-        PoolCommand::Delete(args) => super::delete("pool", &["pools", &args.id], args).await,
+        PoolCommand::Get(args) => POOLS.get(&args.id, &args.connection).await,
+        PoolCommand::Create(args) => POOLS.create(&args.body(Some(&args.id))?, &args.how).await,
+        PoolCommand::Update(args) => POOLS.update(&args.id, &args.body(None)?, &args.how).await,
+        PoolCommand::Delete(args) => POOLS.delete(&args.id, args).await,
         PoolCommand::Backends(args) => {
             let api = Api::connect(&args.connection)?;
             let pool = api.get(&["pools", &args.id], &[]).await?;
@@ -160,26 +155,25 @@ pub(crate) async fn run(command: &PoolCommand) -> anyhow::Result<()> {
 impl PoolWrite {
     fn body(&self, id: Option<&str>) -> anyhow::Result<serde_json::Value> {
         let backends: Vec<_> = self.backends.iter().map(|address| json!({ "address": address })).collect();
-        Ok(Body::begin(&self.fields)?
+        Ok(Body::begin(&self.how.fields)?
             .field("id", id)
             .field("kind", self.kind.as_deref())
             .field("balance", self.balance.as_deref())
             .field("backends", (!backends.is_empty()).then_some(backends))
-            .finish(&self.fields))
+            .finish(&self.how.fields))
     }
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let api = Api::connect(&args.connection)?;
-    let query: Vec<_> = args.search.clone().map(|text| ("search", text)).into_iter().collect();
-    let mut items = api.list(&["pools"], &query, args.limit.map(|n| n as usize)).await?;
+    let mut items = POOLS.find(&api, args, &[]).await?;
     if api.format == super::output::Format::People {
         for pool in &mut items {
             let backends: Vec<_> = backends_of(pool).iter().map(describe).collect();
             pool["backend_list"] = backends.into();
         }
     }
-    super::output::list(api.format, &items, COLUMNS)
+    super::output::list(api.format, &items, POOLS.columns)
 }
 
 fn backends_of(pool: &serde_json::Value) -> &[serde_json::Value] {

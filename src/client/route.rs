@@ -1,23 +1,25 @@
 //! `schoolgate route`
 
 use clap::{Args, Subcommand};
-use reqwest::Method;
 
-use super::api::{Connection, Write};
-use super::body::{Body, Fields};
-use super::output::Column;
-use super::{DeleteArgs, GetArgs, ListArgs};
+use super::body::Body;
+use super::resource::Resource;
+use super::{DeleteArgs, GetArgs, ListArgs, WriteArgs};
 
-const COLUMNS: &[Column] = &[
-    ("id", "/id"),
-    ("tenant", "/tenant"),
-    ("for pool", "/pool"),
-    ("priority", "/priority"),
-    ("prefix", "/match/path_prefix"),
-    ("exact", "/match/path_exact"),
-    ("methods", "/match/methods"),
-    ("to pool", "/action/pool"),
-];
+const ROUTES: Resource = Resource {
+    noun: "route",
+    collection: "routes",
+    columns: &[
+        ("id", "/id"),
+        ("tenant", "/tenant"),
+        ("for pool", "/pool"),
+        ("priority", "/priority"),
+        ("prefix", "/match/path_prefix"),
+        ("exact", "/match/path_exact"),
+        ("methods", "/match/methods"),
+        ("to pool", "/action/pool"),
+    ],
+};
 
 /// `schoolgate route …`
 #[derive(Debug, Subcommand)]
@@ -78,16 +80,12 @@ pub(crate) struct RouteFields {
     #[arg(long, value_name = "POOL")]
     to_pool: Option<String>,
     #[command(flatten)]
-    fields: Fields,
-    #[command(flatten)]
-    write: Write,
-    #[command(flatten)]
-    connection: Connection,
+    how: WriteArgs,
 }
 
 impl RouteFields {
     fn body(&self) -> anyhow::Result<serde_json::Value> {
-        Ok(Body::begin(&self.fields)?
+        Ok(Body::begin(&self.how.fields)?
             .field("tenant", self.tenant.as_deref())
             .field("pool", self.pool.as_deref())
             .field("priority", self.priority)
@@ -95,26 +93,17 @@ impl RouteFields {
             .field("match.path_exact", self.path_exact.as_deref())
             .list("match.methods", &self.methods)
             .field("action.pool", self.to_pool.as_deref())
-            .finish(&self.fields))
+            .finish(&self.how.fields))
     }
 }
 
 /// Does it.
 pub(crate) async fn run(command: &RouteCommand) -> anyhow::Result<()> {
     match command {
-        RouteCommand::List(args) => {
-            super::list(&["routes"], &args.list, &[("tenant", args.tenant.as_deref())], COLUMNS).await
-        }
-        RouteCommand::Get(args) => super::get(&["routes", &args.id], &args.connection).await,
-        RouteCommand::Create(args) => {
-            let body = args.body()?;
-            super::write(Method::POST, &["routes"], Some(&body), &args.write, &args.connection).await
-        }
-        RouteCommand::Update(args) => {
-            let body = args.fields.body()?;
-            let RouteFields { write, connection, .. } = &args.fields;
-            super::write(Method::PATCH, &["routes", &args.id], Some(&body), write, connection).await
-        }
-        RouteCommand::Delete(args) => super::delete("route", &["routes", &args.id], args).await,
+        RouteCommand::List(args) => ROUTES.list(&args.list, &[("tenant", args.tenant.as_deref())]).await,
+        RouteCommand::Get(args) => ROUTES.get(&args.id, &args.connection).await,
+        RouteCommand::Create(args) => ROUTES.create(&args.body()?, &args.how).await,
+        RouteCommand::Update(args) => ROUTES.update(&args.id, &args.fields.body()?, &args.fields.how).await,
+        RouteCommand::Delete(args) => ROUTES.delete(&args.id, args).await,
     }
 }

@@ -4,13 +4,23 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::api::{Connection, Write};
-use super::body::{Body, Fields, switch};
-use super::output::Column;
-use super::{DeleteArgs, GetArgs, ListArgs};
+use super::api::{Api, Connection, Write};
+use super::body::{Body, switch};
+use super::resource::Resource;
+use super::{DeleteArgs, GetArgs, ListArgs, WriteArgs};
 
-const COLUMNS: &[Column] =
-    &[("slug", "/slug"), ("name", "/name"), ("state", "/state"), ("plan", "/plan"), ("pool", "/pool"), ("id", "/id")];
+const TENANTS: Resource = Resource {
+    noun: "tenant",
+    collection: "tenants",
+    columns: &[
+        ("slug", "/slug"),
+        ("name", "/name"),
+        ("state", "/state"),
+        ("plan", "/plan"),
+        ("pool", "/pool"),
+        ("id", "/id"),
+    ],
+};
 
 /// `schoolgate tenant …`
 #[derive(Debug, Subcommand)]
@@ -74,11 +84,7 @@ struct TenantFields {
     #[arg(long = "feature", value_name = "NAME[=yes|no]", value_parser = switch)]
     features: Vec<(String, bool)>,
     #[command(flatten)]
-    fields: Fields,
-    #[command(flatten)]
-    write: Write,
-    #[command(flatten)]
-    connection: Connection,
+    how: WriteArgs,
 }
 
 /// `schoolgate tenant create`
@@ -118,7 +124,7 @@ pub(crate) struct Action {
 
 impl TenantFields {
     fn body(&self, slug: Option<&str>) -> anyhow::Result<Value> {
-        let mut body = Body::begin(&self.fields)?
+        let mut body = Body::begin(&self.how.fields)?
             .field("slug", slug)
             .field("name", self.name.as_deref())
             .field("plan", self.plan.as_deref())
@@ -127,7 +133,7 @@ impl TenantFields {
         for (feature, on) in &self.features {
             body = body.field(&format!("features.{feature}"), Some(*on));
         }
-        Ok(body.finish(&self.fields))
+        Ok(body.finish(&self.how.fields))
     }
 }
 
@@ -142,28 +148,24 @@ pub(crate) async fn run(command: &TenantCommand) -> anyhow::Result<()> {
         TenantCommand::List(args) => {
             let filters =
                 [("state", args.state.as_deref()), ("plan", args.plan.as_deref()), ("pool", args.pool.as_deref())];
-            super::list(&["tenants"], &args.list, &filters, COLUMNS).await
+            TENANTS.list(&args.list, &filters).await
         }
-        TenantCommand::Get(args) => super::get(&["tenants", &tenant_key(&args.id)], &args.connection).await,
-        TenantCommand::Create(args) => {
-            let body = args.fields.body(Some(&args.slug))?;
-            let TenantFields { write, connection, .. } = &args.fields;
-            super::write(Method::POST, &["tenants"], Some(&body), write, connection).await
-        }
+        TenantCommand::Get(args) => TENANTS.get(&tenant_key(&args.id), &args.connection).await,
+        TenantCommand::Create(args) => TENANTS.create(&args.fields.body(Some(&args.slug))?, &args.fields.how).await,
         TenantCommand::Update(args) => {
             let body = args.fields.body(args.slug.as_deref())?;
-            let TenantFields { write, connection, .. } = &args.fields;
-            super::write(Method::PATCH, &["tenants", &tenant_key(&args.id)], Some(&body), write, connection).await
+            TENANTS.update(&tenant_key(&args.id), &body, &args.fields.how).await
         }
-        TenantCommand::Delete(args) => super::delete("tenant", &["tenants", &tenant_key(&args.id)], args).await,
+        TenantCommand::Delete(args) => TENANTS.delete(&tenant_key(&args.id), args).await,
         TenantCommand::Suspend(args) => act("suspend", args).await,
         TenantCommand::Resume(args) => act("resume", args).await,
         TenantCommand::Maintenance(args) => act("maintenance", args).await,
         TenantCommand::Archive(args) => act("archive", args).await,
         TenantCommand::Restore(args) => act("restore", args).await,
         TenantCommand::Domains(args) => {
-            let list = ListArgs { search: None, limit: None, connection: args.connection.clone() };
-            super::list(&["tenants", &tenant_key(&args.id), "domains"], &list, &[], super::domain::COLUMNS).await
+            let api = Api::connect(&args.connection)?;
+            let items = api.list(&["tenants", &tenant_key(&args.id), "domains"], &[], None).await?;
+            super::output::list(api.format, &items, super::domain::DOMAINS.columns)
         }
     }
 }

@@ -1,19 +1,21 @@
 //! `schoolgate zone`
 
 use clap::{Args, Subcommand};
-use reqwest::Method;
 
-use super::api::{Connection, Write};
-use super::body::{Body, Fields};
-use super::output::Column;
-use super::{DeleteArgs, GetArgs, ListArgs};
+use super::body::Body;
+use super::resource::Resource;
+use super::{DeleteArgs, GetArgs, ListArgs, WriteArgs};
 
-const COLUMNS: &[Column] = &[
-    ("name", "/name"),
-    ("shared host", "/shared_host"),
-    ("trusted callers", "/trusted_callers"),
-    ("reserved", "/reserved"),
-];
+const ZONES: Resource = Resource {
+    noun: "zone",
+    collection: "zones",
+    columns: &[
+        ("name", "/name"),
+        ("shared host", "/shared_host"),
+        ("trusted callers", "/trusted_callers"),
+        ("reserved", "/reserved"),
+    ],
+};
 
 /// `schoolgate zone …`
 #[derive(Debug, Subcommand)]
@@ -45,37 +47,27 @@ pub(crate) struct ZoneWrite {
     #[arg(long = "reserve", value_name = "LABEL")]
     reserved: Vec<String>,
     #[command(flatten)]
-    fields: Fields,
-    #[command(flatten)]
-    write: Write,
-    #[command(flatten)]
-    connection: Connection,
+    how: WriteArgs,
 }
 
 impl ZoneWrite {
     fn body(&self, name: Option<&str>) -> anyhow::Result<serde_json::Value> {
-        Ok(Body::begin(&self.fields)?
+        Ok(Body::begin(&self.how.fields)?
             .field("name", name)
             .field("shared_host", self.shared_host.as_deref())
             .list("trusted_callers", &self.trusted_callers)
             .list("reserved", &self.reserved)
-            .finish(&self.fields))
+            .finish(&self.how.fields))
     }
 }
 
 /// Does it.
 pub(crate) async fn run(command: &ZoneCommand) -> anyhow::Result<()> {
     match command {
-        ZoneCommand::List(args) => super::list(&["zones"], args, &[], COLUMNS).await,
-        ZoneCommand::Get(args) => super::get(&["zones", &args.id], &args.connection).await,
-        ZoneCommand::Create(args) => {
-            let body = args.body(Some(&args.name))?;
-            super::write(Method::POST, &["zones"], Some(&body), &args.write, &args.connection).await
-        }
-        ZoneCommand::Update(args) => {
-            let body = args.body(None)?;
-            super::write(Method::PATCH, &["zones", &args.name], Some(&body), &args.write, &args.connection).await
-        }
-        ZoneCommand::Delete(args) => super::delete("zone", &["zones", &args.id], args).await,
+        ZoneCommand::List(args) => ZONES.list(args, &[]).await,
+        ZoneCommand::Get(args) => ZONES.get(&args.id, &args.connection).await,
+        ZoneCommand::Create(args) => ZONES.create(&args.body(Some(&args.name))?, &args.how).await,
+        ZoneCommand::Update(args) => ZONES.update(&args.name, &args.body(None)?, &args.how).await,
+        ZoneCommand::Delete(args) => ZONES.delete(&args.id, args).await,
     }
 }

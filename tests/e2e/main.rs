@@ -1,6 +1,7 @@
 //! The promises, each driven through the real binary over real sockets. A module per promise.
 
 mod api;
+mod break_glass;
 mod cli;
 mod demo;
 mod errors;
@@ -11,6 +12,7 @@ mod pools;
 mod school_app;
 mod startup;
 mod stopping;
+mod store;
 mod streaming;
 mod tls;
 

@@ -1,6 +1,14 @@
 //! The school app behind the gateway, and without it.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
+use ring::signature::Ed25519KeyPair;
+use schoolgate_config::context::Claims;
+use schoolgate_config::model::{ContextKey, ContextKeyState, PoolId};
+use schoolgate_config::seal::Keeper;
+use schoolgate_config::time::{Clock, SystemClock};
+use schoolgate_store::{OpenMode, Store};
 use schoolgate_testkit::{Client, Site};
 use serde_json::json;
 
@@ -44,4 +52,71 @@ async fn a_request_that_did_not_pass_the_gateway_is_401() {
     }
     let forged = direct.request(Method::GET, "/whoami").header("x-tenant-context", "a.b.c").send().await;
     assert_eq!(forged.expect("an answer").status(), 401);
+}
+
+#[tokio::test]
+async fn a_school_whose_database_two_instances_make_at_once_has_one() {
+    let site = Site::builder(env!("CARGO_BIN_EXE_schoolgate")).demo().up().await;
+    let pool = site.api().get("pools/shared").await.expect(200);
+    let backends: Vec<_> = pool["backends"].as_array().expect("a list").iter().map(|b| b["address"].clone()).collect();
+    assert_eq!(backends.len(), 2, "two processes");
+    let students = |list: &serde_json::Value| list["items"].as_array().map_or(0, Vec::len);
+    let seeded = students(&site.client("greenhill.localhost").get_json("/api/students").await);
+    assert!(seeded > 0);
+    for slug in ["ash", "birch", "cedar", "damson"] {
+        let body = json!({"slug": slug, "name": slug, "plan": "basic", "pool": "shared"});
+        site.api().post("tenants?wait=applied", body).await.expect(201);
+        let host = format!("{slug}.localhost");
+        // Their first requests, on connections of their own, so that each instance gets some of them.
+        let visitors: Vec<_> = (0..8).map(|_| site.client(&host)).collect();
+        let answers: Vec<_> = visitors
+            .into_iter()
+            .map(|client| tokio::spawn(async move { client.get_json("/api/students").await }))
+            .collect();
+        for answer in answers {
+            let answer = answer.await.expect("no panic");
+            assert_eq!(students(&answer), seeded, "{slug}: {answer}");
+        }
+    }
+    for backend in &backends {
+        let label = format!("backend={backend}");
+        assert!(site.metric("schoolgate_backend_requests_total", &[&label]).await > 0.0, "{backend} took no part");
+    }
+}
+
+#[tokio::test]
+async fn a_context_of_the_gateway_that_has_expired_opens_nothing() {
+    let site = Site::builder(env!("CARGO_BIN_EXE_schoolgate")).demo().up().await;
+    // What the gateway signs with, taken from where it keeps it.
+    let url = format!("sqlite://{}", site.data().join("control.db").display());
+    let store = Store::open(&url, OpenMode::Existing).await.expect("its store");
+    let head = store.head();
+    let key = head.table.context_keys().find(|key| key.state == ContextKeyState::Active).expect("a key that signs");
+    let keeper = Keeper::open(&site.data().join("keys/kek")).expect("its key-encryption key");
+    let private = keeper.open_key(ContextKey::KEY_PURPOSE, key.id.as_str(), &key.private).expect("opened");
+    let pair = Ed25519KeyPair::from_pkcs8(&private).expect("an Ed25519 key");
+    let tenant = head.table.tenant_by_slug("greenhill").expect("a school");
+    let audience: PoolId = "shared".parse().expect("a name");
+    let signed = |now_s: i64| {
+        let claims = serde_json::to_vec(&Claims::new(&tenant.tenant, &tenant.plan, &audience, now_s)).expect("JSON");
+        let head = format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{}"}}"#, key.id);
+        let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
+        let signature = URL_SAFE_NO_PAD.encode(pair.sign(text.as_bytes()));
+        format!("{text}.{signature}")
+    };
+    let pool = site.api().get("pools/shared").await.expect(200);
+    let address = pool["backends"][0]["address"].as_str().expect("an address").trim_start_matches("http://").to_owned();
+    let direct = Client::plain(address.parse().expect("an address"));
+    let ask = async |context: String| {
+        direct
+            .request(Method::GET, "/whoami")
+            .header("x-tenant-context", context)
+            .send()
+            .await
+            .expect("an answer")
+            .status()
+    };
+    let now_s = SystemClock.unix_ms() / 1_000;
+    assert_eq!(ask(signed(now_s)).await, 200, "the same, in its time");
+    assert_eq!(ask(signed(now_s - 3_600)).await, 401);
 }

@@ -241,7 +241,8 @@ impl EdgeLimits {
 pub struct Control {
     /// Address of the control API.
     pub listen: SocketAddr,
-    /// Unix socket of the control API, for the machine's own administrator.
+    /// Unix socket of the control API, for the machine's own administrator: who may open it (mode 0600) may do
+    /// everything, without a token. Empty: none.
     pub socket: String,
 }
 impl Default for Control {
