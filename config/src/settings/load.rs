@@ -38,7 +38,7 @@ pub enum SettingsError {
         key: String,
         /// The file, or the variable.
         from: String,
-        /// The known key that is most like it.
+        /// The known key that is most like it, written as in `from`.
         nearest: Option<String>,
     },
     /// A value of the wrong kind.
@@ -90,7 +90,7 @@ pub fn load(
     variables.sort();
     for (name, text) in variables {
         let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
-        set(&mut merged, &known, &key, &text, &format!("the environment variable {name}"))?;
+        set(&mut merged, &known, &key, &text, &format!("the environment variable {name}")).map_err(as_variable)?;
     }
     for (key, text) in flags {
         set(&mut merged, &known, key, text, "the command line")?;
@@ -154,6 +154,17 @@ fn unknown(key: String, from: &str) -> SettingsError {
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate);
     SettingsError::Unknown { key, from: from.to_owned(), nearest }
+}
+
+/// An unknown key of the environment, with the nearest as a variable is written.
+fn as_variable(error: SettingsError) -> SettingsError {
+    match error {
+        SettingsError::Unknown { key, from, nearest: Some(nearest) } => {
+            let nearest = format!("{PREFIX}{}", nearest.to_ascii_uppercase().replace('.', "__"));
+            SettingsError::Unknown { key, from, nearest: Some(nearest) }
+        }
+        other => other,
+    }
 }
 
 fn all_keys(value: &Value, path: &str, keys: &mut Vec<String>) {

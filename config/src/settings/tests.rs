@@ -36,7 +36,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
     assert!(error.contains("`proxy.htps`") && error.contains("`proxy.https`"), "{error}");
     let error =
         load(None, [("SCHOOLGATE__PROXI__HTTPS".to_owned(), "x".to_owned())], &[]).expect_err("unknown").to_string();
-    assert!(error.contains("SCHOOLGATE__PROXI__HTTPS") && error.contains("`proxy.https`"), "{error}");
+    assert!(error.contains("SCHOOLGATE__PROXI__HTTPS") && error.contains("`SCHOOLGATE__PROXY__HTTPS`"), "{error}");
 }
 
 #[test]
