@@ -2,8 +2,8 @@
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 use utoipa::openapi::OpenApi;
 use utoipa::{PartialSchema, ToSchema};
@@ -97,6 +97,13 @@ fn finish(path: &str, method: &str, operation: &mut Value) {
 pub(crate) fn handler(document: &Value) -> impl Fn() -> std::future::Ready<Response> + Clone + Send + 'static {
     let bytes = Bytes::from(document.to_string());
     move || std::future::ready(([(CONTENT_TYPE, "application/json")], bytes.clone()).into_response())
+}
+
+/// What a path answers that this release does not have.
+pub(crate) async fn unknown_path(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    let message = format!("this release has no path {path}; /api/v1/openapi.json lists those it has");
+    Problem { message, ..Problem::of_status(StatusCode::NOT_FOUND) }
 }
 
 /// What a path answers to a method that it does not take.

@@ -18,6 +18,7 @@ pub(crate) fn router(api: Api) -> Router {
     let served = openapi::handler(&document);
     router
         .route("/api/v1/openapi.json", axum::routing::get(served))
+        .fallback(openapi::unknown_path)
         .method_not_allowed_fallback(openapi::method_not_allowed)
         .layer(from_fn_with_state(api.clone(), envelope))
         .with_state(api)

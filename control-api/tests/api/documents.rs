@@ -70,7 +70,12 @@ async fn unknown_fields_are_refused_everywhere() {
 async fn every_error_is_a_problem_document() {
     let site = Site::start().await;
     problem(site.api.get("/nowhere").await, 404, "NOT_FOUND");
-    problem(site.api.get("nowhere").await, 404, "NOT_FOUND");
+    for method in [Method::GET, Method::POST, Method::DELETE] {
+        let request = site.api.request(method, "webhooks/x");
+        let message = problem(Api::send(request).await, 404, "NOT_FOUND")["message"].clone();
+        let says = ["has no path /api/v1/webhooks/x;", "/api/v1/openapi.json"];
+        assert!(says.iter().all(|part| message.as_str().is_some_and(|text| text.contains(part))), "{message}");
+    }
     let answer = site.api.delete("status").await;
     assert!(answer.header("allow").is_some_and(|allow| allow.contains("GET")), "{:?}", answer.headers);
     problem(answer, 405, "METHOD_NOT_ALLOWED");
@@ -112,7 +117,7 @@ async fn the_openapi_document_has_every_route_and_resolves() {
             let method: Method = method.to_uppercase().parse().expect("a method");
             let answer = Api::send(site.api.request(method.clone(), &concrete)).await;
             assert_ne!(answer.status, 405, "{method} {path}");
-            assert_ne!(answer.json["message"], "there is nothing at this path", "{method} {path}");
+            assert!(!answer.text.contains("this release has no path"), "{method} {path}");
         }
     }
     for path in ["/api/v1/tenants", "/api/v1/tenants/create", "/api/v1/pools/{pool}/backends/{backend}/drain"] {
