@@ -3,6 +3,7 @@
 mod admit;
 mod answer;
 pub mod balance;
+pub mod direct;
 pub mod exchange;
 pub mod fault;
 pub mod feed;

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::balance::health;
+use crate::direct::Driver;
 use crate::feed::adopt::{self, Adoption, AdoptionParts};
 use crate::feed::last_good::LastGoodError;
 use crate::feed::report::{self, NodeView};
@@ -305,7 +306,10 @@ fn start_edge(
         workers,
         certificates,
         limits,
-        make_app: Arc::new(move |_| Arc::new(pingora_proxy::http_proxy(&conf, gateway.clone()))),
+        make_app: Arc::new(move |_| {
+            let proxy = pingora_proxy::http_proxy(&conf, gateway.clone());
+            Arc::new(Driver::new(gateway.clone(), proxy, IDLE_UPSTREAM))
+        }),
         observer,
     })
 }

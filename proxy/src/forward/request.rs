@@ -8,7 +8,10 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{COOKIE, FORWARDED, HOST};
+use http::header::{
+    CONNECTION, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use schoolgate_config::model::Route;
 
@@ -66,6 +69,22 @@ pub(crate) fn is_unwanted(name: &HeaderName) -> bool {
         return is_our_text(text);
     }
     text.contains('_') || is_our_text(&text.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
+}
+
+/// Drops what was said to us and not to the backend (RFC 9110 section 7.6.1), as Pingora does where it forwards.
+pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    let nominated = headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    let nominated: Vec<HeaderName> = nominated.filter_map(|t| HeaderName::from_bytes(t.trim_ascii()).ok()).collect();
+    let standard = headers.keys().filter(|name| is_hop_by_hop(name)).cloned();
+    let dropped: Vec<HeaderName> = standard.chain(nominated).collect();
+    for name in dropped {
+        headers.remove(name);
+    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(*name, CONNECTION | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION | TE | TRAILER | TRANSFER_ENCODING | UPGRADE)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
 }
 
 /// What the fields of one request are made of.
