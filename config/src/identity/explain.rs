@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::{Bearer, Headers, Refusal, RequestFacts, Step, Token, Trace, Trust, Via, Whose, decide_with, destination};
-use crate::model::{BackendState, Revision, Tenant};
+use crate::model::{BackendState, Revision, Tenant, TenantId};
 use crate::table::{Live, RoutingTable, TenantEntry};
 
 /// A request as an operator describes it.
@@ -202,19 +202,18 @@ pub fn explain<L: Live>(table: &RoutingTable<L>, request: &DescribedRequest, now
     };
     let mut recorder = Recorder::default();
     let decision = decide_with(table, &facts, &mut recorder);
-    let via = recorder.selected;
-    let mut outcome = Outcome { action: "forward", status: 200, error: None, tenant: None, via: via.map(Via::as_str) };
-    let (tenant, forwarded) = match &decision {
-        Ok(selected) => (Some(selected.tenant), selected.path),
-        Err(refusal) => {
-            (outcome.status, outcome.error) = refusal.answer();
-            outcome.action = if outcome.error.is_none() { "redirect" } else { "refuse" };
-            recorder.end(refusal, outcome.status, outcome.error);
-            (refusal.tenant(), path)
-        }
-    };
-    outcome.tenant = tenant.map(|t| t.tenant.slug.to_string());
-    let would_have = tenant.map(|tenant| Destination::of(table, tenant, &facts, forwarded));
+    let mut outcome = Outcome { action: "forward", status: 200, error: None, tenant: None, via: None };
+    if let Err(refusal) = &decision {
+        (outcome.status, outcome.error) = refusal.answer();
+        outcome.action = if outcome.error.is_none() { "redirect" } else { "refuse" };
+        recorder.end(refusal, outcome.status, outcome.error);
+    }
+    let selected = recorder.selected.and_then(|(id, via, path)| Some((table.tenant(&id)?, via, path)));
+    let would_have = selected.map(|(tenant, via, path)| {
+        outcome.tenant = Some(tenant.tenant.slug.to_string());
+        outcome.via = Some(via.as_str());
+        Destination::of(table, tenant, &facts, &path)
+    });
     Explanation { revision: table.revision(), outcome, steps: recorder.steps, would_have }
 }
 
@@ -251,7 +250,7 @@ fn named(tenant: &Tenant) -> Value {
 #[derive(Default)]
 struct Recorder {
     steps: Vec<ExplainedStep>,
-    selected: Option<Via>,
+    selected: Option<(TenantId, Via, String)>,
 }
 
 impl Recorder {
@@ -338,8 +337,8 @@ impl Trace for Recorder {
                 self.add("candidate", result, format!("{} `{}` {text}", by.by.as_str(), by.value), about);
             }
             Step::Nobody => self.add("candidate", "refused", "nothing selects a tenant", Value::Null),
-            Step::Selected { tenant, via } => {
-                self.selected = Some(via);
+            Step::Selected { tenant, via, path } => {
+                self.selected = Some((tenant.id, via, path.to_owned()));
                 let text = format!("{} by {}", tenant.slug, via.as_str());
                 self.add("tenant", "selected", text, json!({ "tenant": named(tenant), "via": via.as_str() }));
             }

@@ -183,7 +183,8 @@ pub fn decide_with<'t, 'r, L: Live, H: Headers + ?Sized, T: Token + ?Sized>(
         Place::Own(tenant, via, _) => (*tenant, *via),
         Place::Shared(zone) => select(table, zone, request, &bearer, slug, trace)?,
     };
-    trace.step(Step::Selected { tenant: &tenant.tenant, via });
+    let path = prefixed.map_or(request.path, |p| p.rest);
+    trace.step(Step::Selected { tenant: &tenant.tenant, via, path });
     let state = tenant.tenant.state;
     if matches!(state, TenantState::Provisioning | TenantState::Archived | TenantState::Deleting) {
         trace.step(Step::State(state));
@@ -224,7 +225,6 @@ pub fn decide_with<'t, 'r, L: Live, H: Headers + ?Sized, T: Token + ?Sized>(
         TenantState::Maintenance => return Err(Refusal::Maintenance(tenant)),
         TenantState::Provisioning | TenantState::Archived | TenantState::Deleting => return Err(Refusal::UnknownHost),
     }
-    let path = prefixed.map_or(request.path, |p| p.rest);
     if path.starts_with("//") {
         return Err(Refusal::BadPath);
     }

@@ -461,3 +461,40 @@ fn an_explanation_is_the_decision_and_says_every_step() {
     );
     assert!(serde_json::from_value::<DescribedRequest>(json!({"host": "a", "hsot": "b"})).is_err());
 }
+
+#[test]
+fn what_would_have_happened_is_told_of_every_request_that_has_a_tenant() {
+    let table = table_with(|zone| zone.path_prefix = true, Vec::new());
+    let explained = |request: Value| {
+        let request = serde_json::from_value(request).expect("a request");
+        serde_json::to_value(explain(&table, &request, NOW)).expect("JSON")
+    };
+    for (request, error, path) in [
+        (json!({"host": "api.schools.example", "path": "/t/late/x?y"}), json!("TENANT_SUSPENDED"), "/x"),
+        (json!({"host": "api.schools.example", "path": "/t/ash/x"}), json!(null), "/x"),
+        (
+            json!({"host": "ash.schools.example", "sni": "birch.schools.example", "path": "/x"}),
+            json!("MISDIRECTED"),
+            "/x",
+        ),
+        (json!({"host": "gone.schools.example", "path": "/x"}), json!("TENANT_NOT_ACTIVE"), "/x"),
+    ] {
+        let explanation = explained(request);
+        assert_eq!(explanation["outcome"]["error"], error, "{explanation}");
+        assert_eq!(explanation["would_have"]["path"], path, "{explanation}");
+        assert_eq!(explanation["would_have"]["pool"], "shared", "{explanation}");
+    }
+    assert_eq!(explained(json!({"host": "api.schools.example"}))["would_have"], Value::Null);
+}
+
+#[test]
+fn a_tenant_does_not_take_over_a_shared_host_by_its_slug() {
+    let host = |zone: &mut Zone| zone.shared_host = Some("birch.schools.example".parse().expect("a name"));
+    let table = table_with(host, Vec::new());
+    assert_eq!(Asked::of("birch.schools.example").ask(&table), "NoIdentifier");
+    assert_eq!(
+        Asked { ids: all(&["ash"]), client: [10, 0, 0, 1].into(), ..Asked::of("birch.schools.example") }.ask(&table),
+        "ash"
+    );
+    assert_eq!(Asked::of("birch.other.example").ask(&table), "birch");
+}

@@ -70,6 +70,8 @@ pub enum Step<'a> {
         tenant: &'a Tenant,
         /// By what.
         via: Via,
+        /// The path without what named it there.
+        path: &'a str,
     },
     /// The name in the handshake was compared.
     Sni {

@@ -32,9 +32,12 @@ pub struct Zone {
 }
 
 impl Zone {
-    /// Whether `label` can never be a tenant here.
+    /// Whether `label` can never be a tenant here: the shared host's neither, whoever takes it for a slug.
     pub fn reserves(&self, label: &str) -> bool {
-        RESERVED_LABELS.binary_search(&label).is_ok() || self.reserved.iter().any(|r| r == label)
+        let shared = self.shared_host.as_ref().and_then(|host| host.as_str().split('.').next());
+        RESERVED_LABELS.binary_search(&label).is_ok()
+            || shared == Some(label)
+            || self.reserved.iter().any(|r| r == label)
     }
 
     /// Whether one certificate for `*.zone` covers its tenants. Clients refuse a wildcard right under a top-level

