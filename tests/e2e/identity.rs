@@ -4,7 +4,7 @@ use reqwest::Method;
 use schoolgate_testkit::{Client, Http, Origin, Site, eventually};
 use serde_json::{Value, json};
 
-use crate::{SOON, gateway_with, pool, school};
+use crate::{SOON, gateway, gateway_with, pool, school};
 
 #[tokio::test]
 async fn a_domain_added_by_the_api_serves_within_the_wait() {
@@ -301,9 +301,11 @@ async fn on_a_shared_host_a_path_names_a_school_where_the_zone_says_so() {
 }
 
 #[tokio::test]
-async fn what_names_another_school_is_refused_counted_and_told() {
+async fn what_names_another_school_is_refused_counted_logged_and_told() {
     let origin = Origin::start().await;
-    let site = gateway_with(&[&origin]).await;
+    let site = gateway().settings("[telemetry]\naccess_log = \"<data>/access.log\"").up().await;
+    pool(&site.api(), "web", &[&origin]).await;
+    school(&site.api(), "ash", "web").await;
     school(&site.api(), "birch", "web").await;
     for (target, fields) in [
         ("/", "X-Tenant-ID: birch\r\n"),
@@ -332,4 +334,7 @@ async fn what_names_another_school_is_refused_counted_and_told() {
     );
     assert_eq!(latest["host"], "ash.localhost");
     assert_eq!(events["items"].as_array().map(Vec::len), Some(6));
+    let log = site.data().join("access.log");
+    let lines = || async { std::fs::read_to_string(&log).unwrap_or_default().matches("\"mismatch\":\"").count() };
+    eventually(SOON, || async { lines().await == 6 }).await;
 }
