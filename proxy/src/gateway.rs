@@ -38,6 +38,7 @@ use crate::forward::context::context;
 use crate::forward::peer::{self, UPGRADED_IDLE, Wants};
 use crate::forward::request::{self, Upward, X_FORWARDED_PREFIX, X_TENANT_ID, X_TENANT_SLUG};
 use crate::forward::response;
+use crate::forward::security::Transport;
 use crate::live::{NodeLive, TenantPermit};
 use crate::observe::{CrossTenantAttempt, Finished, Mismatch, Observe, Phases};
 use crate::transport::{ConnInfo, conn_info};
@@ -134,6 +135,8 @@ impl Gateway {
                 (Answer::fault(fault, &exchange.request_id, tenant, &session.req_header().headers), keep)
             }
         };
+        let security = exchange.tenant.as_ref().map(|tenant| &tenant.live.security);
+        let answer = answer.secured(security, transport(session.req_header(), exchange));
         answer.send(session, keep).await?;
         Ok(true)
     }
@@ -365,6 +368,9 @@ impl Gateway {
         exchange: &Exchange,
     ) {
         response::rewrite(headers, status, &exchange.request_id.header());
+        if let Some(tenant) = &exchange.tenant {
+            tenant.live.security.set(headers, transport(session.req_header(), exchange));
+        }
         if session.req_header().version == Version::HTTP_10 {
             response::without_chunks(headers);
         }
@@ -529,6 +535,11 @@ fn authority(request: &RequestHeader) -> Option<&str> {
     let pseudo = request.uri.authority().map(|a| a.as_str());
     // Not UTF-8 is not a host either; the decision then finds no identifier it could read.
     pseudo.or_else(|| std::str::from_utf8(request.headers.get(HOST)?.as_bytes()).ok())
+}
+
+/// How the client came, as far as security headers are concerned.
+fn transport(request: &RequestHeader, exchange: &Exchange) -> Transport {
+    Transport::of(exchange.client.is_some_and(|client| client.secure), authority(request))
 }
 
 /// The canonical authority, if it is not what was sent.
@@ -772,6 +783,8 @@ impl ProxyHttp for Gateway {
         if let Some(fault) = fault.filter(|_| !answered) {
             let tenant = exchange.tenant.as_ref().map(|t| &*t.tenant);
             let answer = Answer::fault(fault, id, tenant, &session.req_header().headers);
+            let security = exchange.tenant.as_ref().map(|tenant| &tenant.live.security);
+            let answer = answer.secured(security, transport(session.req_header(), exchange));
             // The machinery does not go on with this connection, so the answer says so.
             let _ = answer.send(session, false).await;
         } else {

@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use schoolgate_config::model::{Pool, Tenant};
+use schoolgate_config::settings::SecurityHeaders;
 use schoolgate_config::table::Live;
 use schoolgate_config::time::{Clock, SystemClock};
 
 use crate::balance::LivePool;
 use crate::forward::context::Contexts;
+use crate::forward::security::Prepared;
 use crate::observe::{BackendView, Counted, Observe, PoolCounters, TenantCounters};
 
 /// Makes the live parts of a proxy's tables; one for all tables of a node.
@@ -22,9 +24,16 @@ use crate::observe::{BackendView, Counted, Observe, PoolCounters, TenantCounters
 pub struct NodeLive {
     /// The last number given to a tenant or pool.
     numbers: AtomicU64,
+    /// Security headers, where a tenant wants no others.
+    security: SecurityHeaders,
 }
 
 impl NodeLive {
+    /// For a node whose settings these are.
+    pub fn new(security: SecurityHeaders) -> Self {
+        Self { security, ..Self::default() }
+    }
+
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -36,8 +45,8 @@ impl Live for NodeLive {
 
     fn tenant(&self, tenant: &Arc<Tenant>, before: Option<&Arc<TenantLive>>) -> Arc<TenantLive> {
         Arc::new(match before {
-            Some(before) => TenantLive::new(tenant, before.number, before.counters.clone()),
-            None => TenantLive::new(tenant, self.number(), Arc::default()),
+            Some(before) => TenantLive::new(tenant, before.number, before.counters.clone(), &self.security),
+            None => TenantLive::new(tenant, self.number(), Arc::default(), &self.security),
         })
     }
 
@@ -62,18 +71,21 @@ pub struct TenantLive {
     pub(crate) slug: HeaderValue,
     /// `X-Tenant-Plan`.
     pub(crate) plan: HeaderValue,
+    /// What browsers are told about its pages.
+    pub(crate) security: Prepared,
     /// Signed contexts of the last half minute, one per pool in use.
     pub(crate) contexts: ArcSwapOption<Contexts>,
 }
 
 impl TenantLive {
-    fn new(tenant: &Tenant, number: u64, counters: Arc<TenantCounters>) -> Self {
+    fn new(tenant: &Tenant, number: u64, counters: Arc<TenantCounters>, platform: &SecurityHeaders) -> Self {
         Self {
             number,
             counters,
             id: header_value(&tenant.id.to_string()),
             slug: header_value(tenant.slug.as_str()),
             plan: header_value(tenant.plan.as_str()),
+            security: Prepared::new(platform, tenant.security),
             contexts: ArcSwapOption::empty(),
         }
     }

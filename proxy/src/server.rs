@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use pingora_core::server::configuration::ServerConf;
 use schoolgate_config::model::{IdError, NodeId};
 use schoolgate_config::seal::Keeper;
-use schoolgate_config::settings::{AccessLog, EdgeLimits, Settings};
+use schoolgate_config::settings::{AccessLog, EdgeLimits, SecurityHeaders, Settings};
 use schoolgate_config::time::{Clock, SystemClock};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::{sleep, timeout};
@@ -63,6 +63,8 @@ pub struct ProxyOptions {
     pub trusted_hops: Vec<IpNet>,
     /// Time between "no more new connections" and closing idle ones when stopping.
     pub linger: Duration,
+    /// Security headers, where a tenant wants no others.
+    pub security: SecurityHeaders,
     /// What the edge bears.
     pub limits: EdgeLimits,
     /// Directory of the last good state.
@@ -98,6 +100,7 @@ impl ProxyOptions {
             proxy_protocol: proxy.proxy_protocol,
             trusted_hops: proxy.trusted_hops.clone(),
             linger: proxy.linger_s.duration(),
+            security: proxy.security.clone(),
             limits: proxy.limits.clone(),
             last_good: settings.path(&proxy.last_good),
             access_log: match &telemetry.access_log {
@@ -210,7 +213,7 @@ impl ProxyServer {
         let keyring = Arc::new(Keyring::new(Arc::clone(&options.clock)));
         let signing = Signing::default();
         let parts = AdoptionParts {
-            live: NodeLive::default(),
+            live: NodeLive::new(options.security.clone()),
             table: Arc::clone(&table),
             keyring: Arc::clone(&keyring),
             signing: Arc::clone(&signing),

@@ -18,6 +18,7 @@ pub(crate) fn tenant(slug: &str, state: TenantState) -> Tenant {
         isolation: Isolation::Database,
         profile: Box::default(),
         theme: Box::default(),
+        security: Default::default(),
         features: Default::default(),
         contacts: Default::default(),
         labels: Default::default(),

@@ -9,6 +9,7 @@ mod name;
 mod plan;
 mod pool;
 mod route;
+mod security;
 mod tenant;
 mod token_issuer;
 mod zone;
@@ -26,6 +27,7 @@ pub use pool::{
     PoolKind, PoolTimeouts, Probe, ProbeKind, Retry, Weight,
 };
 pub use route::{HeaderMatch, Redirect, Rewrite, Route, RouteAction, RouteMatch};
+pub use security::{FrameOptions, ReferrerPolicy, Security};
 pub use tenant::{Color, ColorError, Isolation, Profile, Subscription, SubscriptionStatus, Tenant, TenantState, Theme};
 pub use token_issuer::{KeySource, KeyUrl, KeyUrlError, TokenAlgorithm, TokenIssuer, TokenIssuerError};
 pub use zone::Zone;

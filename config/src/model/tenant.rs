@@ -9,7 +9,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::id::{as_string, shortened};
-use super::{PlanId, PoolId, Slug, TenantId};
+use super::{PlanId, PoolId, Security, Slug, TenantId};
 
 /// A school on the platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -44,6 +44,9 @@ pub struct Tenant {
     /// Colours, font and logo of its pages.
     #[serde(default, skip_serializing_if = "Theme::is_empty")]
     pub theme: Box<Theme>,
+    /// Security headers, where it wants others than the platform's.
+    #[serde(default, skip_serializing_if = "Security::is_empty")]
+    pub security: Security,
     /// Features switched on or off for this tenant, over what its plan says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub features: BTreeMap<String, bool>,

@@ -9,7 +9,7 @@ mod sections;
 pub use load::{Overlay, SettingsError, load};
 pub use sections::{
     AccessLog, Acme, Control, Data, Dns, Eab, EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy, Redis, SchoolApp,
-    Seconds, Store, Telemetry,
+    Seconds, SecurityHeaders, Store, Telemetry,
 };
 
 use std::path::{Path, PathBuf};
@@ -105,6 +105,7 @@ impl Settings {
         if let Err(e) = self.node_name() {
             return refuse("proxy.node", &self.proxy.node, &e.to_string());
         }
+        self.proxy.security.check()?;
         self.proxy.limits.check()
     }
 

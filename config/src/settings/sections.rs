@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub use seconds::Seconds;
 
 use super::SettingsError;
+use crate::model::{FrameOptions, ReferrerPolicy};
 
 /// `[data]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,8 @@ pub struct Proxy {
     pub linger_s: Seconds,
     /// Seconds that requests in flight may take to finish when stopping.
     pub drain_s: Seconds,
+    /// What browsers are told about pages, unless a tenant wants otherwise.
+    pub security: SecurityHeaders,
     /// What the edge bears.
     pub limits: EdgeLimits,
 }
@@ -69,6 +72,7 @@ impl Default for Proxy {
             last_good: "<data>/proxy/last-good".to_owned(),
             linger_s: Seconds(300),
             drain_s: Seconds(5_000),
+            security: SecurityHeaders::default(),
             limits: EdgeLimits::default(),
         }
     }
@@ -114,6 +118,48 @@ mod seconds {
                 Err(de::Error::custom("expected 0 to 1000000 seconds"))
             }
         }
+    }
+}
+
+/// `[proxy.security]`: what browsers are told about pages, unless a tenant wants otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecurityHeaders {
+    /// Seconds for which browsers use TLS only (`Strict-Transport-Security`); 0 sends none. Never sent for names under
+    /// the reserved `localhost` and `test`.
+    pub hsts_max_age_s: u32,
+    /// Whether that holds for every name below the host too. A school's site may have others that lack TLS.
+    pub hsts_include_subdomains: bool,
+    /// Who may show pages in a frame: `deny`, `sameorigin` or `any`.
+    pub frame_options: FrameOptions,
+    /// What a link tells of where it was: `no-referrer`, `same-origin`, `strict-origin` or
+    /// `strict-origin-when-cross-origin`.
+    pub referrer_policy: ReferrerPolicy,
+}
+impl Default for SecurityHeaders {
+    fn default() -> Self {
+        Self {
+            hsts_max_age_s: 31_536_000,
+            hsts_include_subdomains: false,
+            frame_options: FrameOptions::default(),
+            referrer_policy: ReferrerPolicy::default(),
+        }
+    }
+}
+
+impl SecurityHeaders {
+    /// Two years, beyond which it protects nobody more.
+    const LONGEST_HSTS_S: u32 = 63_072_000;
+
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        if self.hsts_max_age_s > Self::LONGEST_HSTS_S {
+            return Err(SettingsError::Value {
+                key: "proxy.security.hsts_max_age_s".to_owned(),
+                found: self.hsts_max_age_s.to_string(),
+                expected: format!("0 to {} seconds", Self::LONGEST_HSTS_S),
+            });
+        }
+        Ok(())
     }
 }
 

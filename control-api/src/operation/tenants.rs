@@ -7,7 +7,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use schoolgate_config::model::{
-    Domain, Isolation, PlanId, PoolId, Profile, Route, Slug, Subscription, Tenant, TenantId, TenantState, Theme,
+    Domain, Isolation, PlanId, PoolId, Profile, Route, Security, Slug, Subscription, Tenant, TenantId, TenantState,
+    Theme,
 };
 use schoolgate_config::table::RoutingTable;
 use schoolgate_store::{ListQuery, Page, Store, Stored, Transaction};
@@ -44,6 +45,9 @@ pub(crate) struct TenantInput {
     /// Colours, font and logo of its pages.
     #[serde(default)]
     theme: Box<Theme>,
+    /// Security headers, where it wants others than the platform's.
+    #[serde(default)]
+    security: Security,
     /// Features switched on or off, over what the plan says.
     #[serde(default)]
     features: BTreeMap<String, bool>,
@@ -68,12 +72,16 @@ readable!(TenantInput {
     isolation = Isolation::default(),
     profile = Box::default(),
     theme = Box::default(),
+    security = Security::default(),
     features = BTreeMap::new(),
     contacts = BTreeMap::new(),
     labels = BTreeMap::new(),
     region,
     retention_days,
 });
+
+/// Seconds a browser is told to use TLS only: two years, beyond which it protects nobody more.
+const LONGEST_HSTS_S: u32 = 63_072_000;
 
 /// A tenant as the API shows it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -107,6 +115,9 @@ impl Resource for Tenant {
     fn assemble(input: TenantInput, before: Option<&Self>, _: &RoutingTable, errors: &mut Errors) -> Self {
         check_subscription(&input.subscription, errors);
         check_theme(&input.theme, errors);
+        if input.security.hsts_max_age_s.is_some_and(|age| age > LONGEST_HSTS_S) {
+            errors.add_at("/security/hsts_max_age_s", "invalid", "expected 0 to 63072000 seconds, which is two years");
+        }
         for name in input.features.keys() {
             let is_name = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
             if !is_name {
@@ -127,6 +138,7 @@ impl Resource for Tenant {
             isolation: input.isolation,
             profile: input.profile,
             theme: input.theme,
+            security: input.security,
             features: input.features,
             contacts: input.contacts,
             labels: input.labels,

@@ -24,6 +24,7 @@ pub(crate) use redirect::{https_location, route_location};
 use crate::fault::Fault;
 use crate::forward::request::X_REQUEST_ID;
 use crate::forward::request_id::RequestId;
+use crate::forward::security::{Prepared, Transport};
 
 /// Bytes of an unread request body that are read and thrown away so that the connection can go on: 64 KiB. Closing
 /// with unread bytes makes the kernel reset the connection, and the answer may be lost with it.
@@ -66,6 +67,14 @@ impl Answer {
         }
         let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self::new(status, headers, Some(body), id)
+    }
+
+    /// The answer as the tenant's pages are: its security headers beside ours.
+    pub(crate) fn secured(mut self, security: Option<&Prepared>, transport: Transport) -> Self {
+        if let Some(security) = security {
+            security.set(&mut self.headers, transport);
+        }
+        self
     }
 
     /// Somewhere else.

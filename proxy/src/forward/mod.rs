@@ -5,4 +5,5 @@ pub(crate) mod peer;
 pub mod request;
 pub(crate) mod request_id;
 pub(crate) mod response;
-pub(crate) mod trace;
+pub(crate) mod security;
+mod trace;

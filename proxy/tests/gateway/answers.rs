@@ -1,8 +1,7 @@
-use schoolgate_testkit::Http;
-use schoolgate_testkit::Origin;
+use schoolgate_testkit::{Answer, Http, Origin};
 use serde_json::json;
 
-use crate::site::{given, route};
+use crate::site::{given, route, tenant};
 
 #[tokio::test]
 async fn what_two_parsers_could_read_differently_is_refused_and_the_connection_closed() {
@@ -92,4 +91,31 @@ async fn routes_redirect_refuse_rewrite_and_change_pools() {
         assert_eq!((seen.header("x-env"), seen.header("accept")), (Some("blue"), None));
         assert_eq!(visitor.get("/apix").await.headers()["x-origin"], "first");
     }
+}
+
+#[tokio::test]
+async fn a_school_has_security_headers_and_nobody_learns_what_runs_behind_it() {
+    let origin = Origin::start().await;
+    let fingerprints = Answer::new(200).header("server", "app/1").header("x-powered-by", "PHP/5").body("ok");
+    origin.answer("/", fingerprints.header("x-frame-options", "DENY"));
+    let site = given([origin.url()]).start().await;
+    let headers = |school: &'static str, path: &'static str| {
+        let visitor = site.visitor(&format!("{school}.school.test"), Http::Two);
+        async move { visitor.get(path).await.headers().clone() }
+    };
+    let page = headers("greenhill", "/").await;
+    assert_eq!(page["x-content-type-options"], "nosniff");
+    assert_eq!(page["x-frame-options"], "DENY");
+    assert_eq!(page["referrer-policy"], "strict-origin-when-cross-origin");
+    for absent in ["server", "x-powered-by", "strict-transport-security"] {
+        assert!(!page.contains_key(absent), "{absent} under the reserved test");
+    }
+    let security = json!({"frame_options": "any", "referrer_policy": "no-referrer"});
+    site.change([tenant("riverside", json!({"state": "suspended", "security": security}))]);
+    let fault = headers("riverside", "/").await;
+    assert_eq!(
+        (fault["x-content-type-options"].as_bytes(), fault["referrer-policy"].as_bytes()),
+        (&b"nosniff"[..], &b"no-referrer"[..])
+    );
+    assert!(!fault.contains_key("server") && !fault.contains_key("x-frame-options"));
 }

@@ -172,6 +172,7 @@ fn make(size: Size, keeper: &Keeper) -> anyhow::Result<Snapshot> {
             isolation: Default::default(),
             profile: Default::default(),
             theme: Default::default(),
+            security: Default::default(),
             features: Default::default(),
             contacts: Default::default(),
             labels: Default::default(),

@@ -10,8 +10,8 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use schoolgate_config::model::{
-    BackendAddress, BackendId, BackendState, Balance, Color, DomainName, Isolation, PlanId, PoolId, PoolKind,
-    PoolKindRule, ProbeKind, QuotaMode, Slug, SubscriptionStatus, TenantId, Weight,
+    BackendAddress, BackendId, BackendState, Balance, Color, DomainName, FrameOptions, Isolation, PlanId, PoolId,
+    PoolKind, PoolKindRule, ProbeKind, QuotaMode, ReferrerPolicy, Slug, SubscriptionStatus, TenantId, Weight,
 };
 
 use super::{Errors, Place, Readable, kind_of};
@@ -201,7 +201,18 @@ macro_rules! chosen {
         }
     )*};
 }
-chosen!(Isolation, SubscriptionStatus, QuotaMode, PoolKindRule, PoolKind, ProbeKind, Balance, BackendState);
+chosen!(
+    FrameOptions,
+    ReferrerPolicy,
+    Isolation,
+    SubscriptionStatus,
+    QuotaMode,
+    PoolKindRule,
+    PoolKind,
+    ProbeKind,
+    Balance,
+    BackendState
+);
 
 impl Readable for Weight {
     fn read(value: &Value, at: &Place, errors: &mut Errors) -> Option<Self> {

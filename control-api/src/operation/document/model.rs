@@ -2,13 +2,14 @@
 
 use schoolgate_config::model::{
     Ejection, HeaderMatch, HealthCheckForm, Limits, PoolTimeouts, ProbeKind, Profile, Quota, Redirect, Retry, Rewrite,
-    RouteAction, RouteMatch, Subscription, Theme,
+    RouteAction, RouteMatch, Security, Subscription, Theme,
 };
 
 use super::readable;
 
 readable!(Profile { legal_name, short_name, address, email, phone, motto });
 readable!(Theme { primary_color, secondary_color, font_family, logo_url, favicon_url });
+readable!(Security { hsts_max_age_s, hsts_include_subdomains, frame_options, referrer_policy });
 readable!(Subscription { status = Default::default(), starts_at, ends_at });
 readable!(Quota { value, mode = Default::default() });
 readable!(Limits {
