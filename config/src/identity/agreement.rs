@@ -134,9 +134,9 @@ impl World {
         let host = dice.one(&HOSTS);
         let favourite = dice.roll(4);
         let sni = match dice.roll(4) {
-            0 => Some(dice.one(&HOSTS).to_owned()),
+            0 => Some(canonical(dice.one(&HOSTS))),
             1 => None,
-            _ => normalise(host).ok().map(|a| a.host.into_owned()),
+            _ => Some(canonical(host)),
         };
         let query: Vec<String> = self.names(dice, favourite).into_iter().map(|name| format!("tenant={name}")).collect();
         let client: IpAddr = if dice.once_in(2) { [10, 0, 0, 1] } else { [203, 0, 113, 9] }.into();
@@ -153,9 +153,12 @@ impl World {
         }
     }
 
-    /// The one tenant with this slug or id.
-    fn named(&self, text: &str) -> Option<&Arc<TenantEntry<NoLive>>> {
-        self.table.tenants().find(|t| t.tenant.slug.as_str() == text || t.tenant.id.to_string() == text)
+    /// The one tenant of whom an identifier speaks.
+    fn named(&self, by: Identifier, text: &str) -> Option<&str> {
+        let by_id = matches!(by, Identifier::Header | Identifier::Query | Identifier::Token);
+        let mut tenants = self.table.tenants().map(|t| &t.tenant);
+        let found = tenants.find(|t| t.slug.as_str() == text || (by_id && t.id.to_string() == text));
+        found.map(|t| t.slug.as_str())
     }
 
     /// Everything beside the host that the request says, by whom it may be said, in the order of DESIGN.md section 4.
@@ -177,74 +180,89 @@ impl World {
         said
     }
 
-    /// Whom the host alone leads to, by a list of the cases.
-    fn of_host(&self, host: &str) -> Option<&'static str> {
-        match host.to_ascii_lowercase().trim_end_matches(":8443").trim_end_matches('.') {
-            "ash.schools.example" | "ash.other.example" | "erp.ash.example" => Some("ash"),
-            "birch.schools.example" | "erp.birch.example" => Some("birch"),
-            "elm.schools.example" => Some("elm"),
-            "gone.schools.example" => Some("gone"),
-            _ => None,
+    /// Whom the host alone leads to, and in which zone, by a list of the cases.
+    fn of_host(&self, host: &str) -> (Option<&'static str>, Option<&'static str>) {
+        match canonical(host).as_str() {
+            "ash.schools.example" => (Some("ash"), Some("schools.example")),
+            "birch.schools.example" => (Some("birch"), Some("schools.example")),
+            "elm.schools.example" => (Some("elm"), Some("schools.example")),
+            "gone.schools.example" => (Some("gone"), Some("schools.example")),
+            "ash.other.example" => (Some("ash"), Some("other.example")),
+            "erp.ash.example" => (Some("ash"), None),
+            "erp.birch.example" => (Some("birch"), None),
+            "api.schools.example" => (None, Some("schools.example")),
+            "api.other.example" => (None, Some("other.example")),
+            _ => (None, None),
         }
     }
+
+    /// Section 4 of DESIGN.md, sentence by sentence: whose request it is, if it is served.
+    fn plainly(&self, asked: &Asked) -> Option<&str> {
+        let (own, zone) = self.of_host(&asked.host);
+        let counts_here = |issuer: &TokenIssuer| issuer.zone.as_ref().is_none_or(|z| Some(z.as_str()) == zone);
+        let said = self.said(asked);
+        let slug = match own {
+            Some(slug) => slug,
+            None => {
+                zone?;
+                let network = zone == Some("schools.example") && asked.client.to_string().starts_with("10.");
+                let token = matches!(&asked.bearer, Bearer::Verified(token) if counts_here(&token.issuer));
+                let (by, text) = said.iter().find(|(by, _)| match by {
+                    Identifier::Header | Identifier::SlugHeader | Identifier::Query => network || token,
+                    Identifier::Token => token,
+                    Identifier::Path => true,
+                })?;
+                self.named(*by, text)?
+            }
+        };
+        let is_active = matches!(slug, "ash" | "birch");
+        let sni_agrees = asked
+            .sni
+            .as_deref()
+            .is_none_or(|sni| canonical(sni) == canonical(&asked.host) || self.of_host(sni).0 == Some(slug));
+        let all_agree = said.iter().all(|(by, text)| self.named(*by, text) == Some(slug));
+        let token_is_bad = match &asked.bearer {
+            Bearer::Refused { issuer, .. } => {
+                let of_others =
+                    issuer.tenant.is_some_and(|t| self.named(Identifier::Header, &t.to_string()) != Some(slug));
+                counts_here(issuer) && (own.is_none() || !of_others)
+            }
+            _ => false,
+        };
+        (is_active && sni_agrees && all_agree && !token_is_bad).then_some(slug)
+    }
+}
+
+fn canonical(host: &str) -> String {
+    host.to_ascii_lowercase().trim_end_matches(":8443").trim_end_matches('.').to_owned()
 }
 
 #[test]
 fn in_a_million_random_requests_none_crosses() {
     let world = world();
     let mut dice = Dice(0x5c00_1ca7e);
-    let (mut own, mut shared, mut mismatches) = (0_u32, 0_u32, 0_u32);
+    let (mut own, mut shared) = (0_u32, 0_u32);
     for _ in 0..REQUESTS {
         let asked = world.request(&mut dice);
-        let selected = match decide(&world.table, &asked.facts()) {
-            Ok(selected) => selected,
-            Err(Refusal::Mismatch(_)) => {
-                mismatches += 1;
-                continue;
-            }
-            Err(_) => continue,
-        };
-        let slug = selected.tenant.tenant.slug.as_str();
-        assert!(matches!(slug, "ash" | "birch"), "{slug} is not served: {asked:?}");
-        for (by, value) in world.said(&asked) {
-            let named = world.named(value);
-            assert!(named.is_some_and(|t| t.tenant.slug.as_str() == slug), "{by:?} {value} beside {slug}: {asked:?}");
-        }
-        if let Some(sni) = &asked.sni {
-            let same = normalise(&asked.host).is_ok_and(|a| a.host == *sni);
-            assert!(same || world.of_host(sni) == Some(slug), "the handshake led elsewhere: {asked:?}");
+        let facts = asked.facts();
+        let decided = decide(&world.table, &facts).ok();
+        let slug = decided.as_ref().map(|selected| selected.tenant.tenant.slug.as_str());
+        assert_eq!(slug, world.plainly(&asked), "{asked:?}");
+        let (Some(selected), Some(slug)) = (decided, slug) else { continue };
+        // What must hold whatever the rules are: nothing that was said names another, no stranger chose.
+        for (by, text) in world.said(&asked) {
+            assert_eq!(world.named(by, text), Some(slug), "{by:?} {text}: {asked:?}");
         }
         match selected.via {
-            Via::Domain | Via::Zone => {
-                own += 1;
-                assert_eq!(world.of_host(&asked.host), Some(slug), "{asked:?}");
-            }
+            Via::Domain | Via::Zone => own += 1,
             Via::Shared(by) => {
                 shared += 1;
-                assert!(matches!(&*asked.host, "api.schools.example" | "api.other.example"), "{asked:?}");
-                let zone = asked.host.strip_prefix("api.").expect("a shared host");
-                let network = zone == "schools.example" && asked.client.to_string().starts_with("10.");
-                let token = match &asked.bearer {
-                    Bearer::Verified(token) => token.issuer.zone.as_ref().is_none_or(|only| only.as_str() == zone),
-                    _ => false,
-                };
-                match by {
-                    Identifier::Header | Identifier::SlugHeader | Identifier::Query => {
-                        assert!(network || token, "a stranger chose: {asked:?}");
-                    }
-                    Identifier::Token => assert!(token, "an issuer of another zone chose: {asked:?}"),
-                    Identifier::Path => assert_eq!(zone, "schools.example", "{asked:?}"),
-                }
+                let stranger =
+                    asked.client.to_string().starts_with("203.") && !matches!(asked.bearer, Bearer::Verified(_));
+                assert!(!stranger || by == Identifier::Path, "a stranger chose: {asked:?}");
             }
-        }
-        // A token that is not good, of an issuer that counts there, is never passed on.
-        if let Bearer::Refused { issuer, .. } = &asked.bearer {
-            assert!(
-                issuer.zone.is_some() || issuer.tenant.is_some_and(|t| t != selected.tenant.tenant.id),
-                "{asked:?}"
-            );
         }
     }
     // The dice must reach what is promised.
-    assert!(own > 20_000 && shared > 10_000 && mismatches > 100_000, "{own} {shared} {mismatches}");
+    assert!(own > 50_000 && shared > 10_000, "{own} on own hosts, {shared} on shared ones");
 }

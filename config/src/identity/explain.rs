@@ -75,8 +75,7 @@ impl DescribedRequest {
 
 impl Headers for DescribedRequest {
     fn has(&self, name: &str, value: Option<&str>) -> bool {
-        let mut lines = self.lines(name);
-        value.map_or_else(|| self.lines(name).next().is_some(), |value| lines.any(|line| line == value))
+        self.lines(name).any(|line| value.is_none_or(|value| line == value))
     }
 
     fn tenant_ids(&self) -> impl Iterator<Item = &[u8]> {

@@ -15,8 +15,10 @@ use super::{DomainName, IssuerId, Jwks, TenantId};
 
 /// An issuer of JSON Web Tokens (RFC 7519) whose word counts.
 ///
-/// It counts everywhere, or only on one zone's names, and it speaks for any tenant or only for one. Its keys travel with
-/// it, so that a proxy asks nobody and a past revision can be explained.
+/// It counts everywhere, or only on one zone's names, and it speaks for any tenant or only for one. A token that says it
+/// is of this issuer and is not good is refused where the issuer counts, on a tenant's own host too: 401. What a good one
+/// says must agree with everything else that names a tenant, wherever it is shown. Its keys travel with it, so that a
+/// proxy asks nobody and a past revision can be explained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenIssuer {
     /// Its name here.
