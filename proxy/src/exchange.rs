@@ -9,7 +9,7 @@ use schoolgate_config::table::{PoolEntry, TenantEntry};
 
 use crate::admit::client_addr::Client;
 use crate::admit::gate::Head;
-use crate::admit::limits::BodyMeter;
+use crate::admit::limits::{BodyMeter, LeastRate};
 use crate::balance::InFlight;
 use crate::fault::Fault;
 use crate::forward::request_id::RequestId;
@@ -118,7 +118,7 @@ impl Exchange {
             tenant: None,
             revision: Revision::NONE,
             permit: None,
-            body: BodyMeter::new(u64::MAX, began),
+            body: BodyMeter::new(u64::MAX, LeastRate::NONE, began),
             attempts: Attempts::default(),
             fault: None,
             mismatch: None,

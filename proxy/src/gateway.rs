@@ -26,7 +26,7 @@ use tracing::{debug, error};
 
 use crate::admit::client_addr::Client;
 use crate::admit::gate::{self, HeadLimits};
-use crate::admit::limits::BodyMeter;
+use crate::admit::limits::{BodyMeter, LeastRate};
 use crate::admit::token::{Presented, TokenCache};
 use crate::answer::{self, Answer};
 use crate::balance::retry::{self, Attempt, Failure, Verdict};
@@ -212,7 +212,9 @@ impl Gateway {
         let (tenant, pool) = (selected.tenant.clone(), selected.pool.clone());
         drop(table);
         exchange.permit = Some(TenantPermit::take(&parts.observe, &tenant.live.counters));
-        exchange.body = BodyMeter::new(self.body_limit(&tenant, route.as_deref()), exchange.began);
+        let limits = &parts.limits;
+        let rate = LeastRate { bytes_s: limits.body_rate_bytes_s, after: limits.body_rate_after_s.duration() };
+        exchange.body = BodyMeter::new(self.body_limit(&tenant, route.as_deref()), rate, exchange.began);
         exchange.tenant = Some(tenant);
         pool.live.budget.earn(pool.pool.retry.budget_percent);
         exchange.target = Some(Target { pool, route, host, cut });

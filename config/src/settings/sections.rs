@@ -173,8 +173,16 @@ pub struct EdgeLimits {
     pub head_s: Seconds,
     /// Seconds a connection may idle between requests.
     pub idle_s: Seconds,
+    /// The same while more than 80 % of `connections` are taken.
+    pub idle_crowded_s: Seconds,
+    /// Seconds a connection may live before it is told to go with its next answer; up to a tenth is added.
+    pub lifetime_s: Seconds,
     /// Seconds without a byte of a request body.
     pub body_stall_s: Seconds,
+    /// Bytes per second that a request body must come at on average; 0 is any.
+    pub body_rate_bytes_s: u32,
+    /// Seconds before that is asked of it.
+    pub body_rate_after_s: Seconds,
     /// Seconds without a client taking a byte of an answer.
     pub write_stall_s: Seconds,
     /// Bytes of a request head.
@@ -215,6 +223,14 @@ pub struct EdgeLimits {
     pub connections: u32,
     /// Connections at once from one IPv4 address or IPv6 /56.
     pub connections_per_address: u32,
+    /// TLS handshakes of one address in a second; 0 is any number. Loopback addresses are not counted.
+    pub handshakes_per_address_s: u32,
+    /// How many of them may come at once.
+    pub handshakes_burst: u32,
+    /// TLS handshakes of one address that fail, in a second; beyond it none begins. 0 is any number.
+    pub failing_handshakes_per_address_s: u32,
+    /// How many of them may come at once.
+    pub failing_handshakes_burst: u32,
 }
 impl Default for EdgeLimits {
     fn default() -> Self {
@@ -222,7 +238,11 @@ impl Default for EdgeLimits {
             handshake_s: Seconds(10_000),
             head_s: Seconds(10_000),
             idle_s: Seconds(75_000),
+            idle_crowded_s: Seconds(20_000),
+            lifetime_s: Seconds(3_600_000),
             body_stall_s: Seconds(30_000),
+            body_rate_bytes_s: 256,
+            body_rate_after_s: Seconds(60_000),
             write_stall_s: Seconds(60_000),
             head_bytes: 32 * 1024,
             uri_bytes: 8 * 1024,
@@ -243,6 +263,10 @@ impl Default for EdgeLimits {
             h2_continuations: 8,
             connections: 0,
             connections_per_address: 256,
+            handshakes_per_address_s: 50,
+            handshakes_burst: 200,
+            failing_handshakes_per_address_s: 5,
+            failing_handshakes_burst: 50,
         }
     }
 }
@@ -258,6 +282,9 @@ impl EdgeLimits {
             ("h2_streams", u64::from(self.h2_streams), 1, 1_000),
             ("h2_stream_window", u64::from(self.h2_stream_window), 65_535, (1 << 31) - 1),
             ("h2_connection_window", u64::from(self.h2_connection_window), 65_535, (1 << 31) - 1),
+            ("connections_per_address", u64::from(self.connections_per_address), 1, u64::from(u32::MAX)),
+            ("handshakes_burst", u64::from(self.handshakes_burst), 1, 1_000_000),
+            ("failing_handshakes_burst", u64::from(self.failing_handshakes_burst), 1, 1_000_000),
             ("h2_resets_per_s", u64::from(self.h2_resets_per_s), 1, 1_000_000),
             ("h2_unanswered_resets", u64::from(self.h2_unanswered_resets), 1, 1_000_000),
             ("h2_pings_per_s", u64::from(self.h2_pings_per_s), 1, 1_000_000),
@@ -274,6 +301,26 @@ impl EdgeLimits {
                     key: format!("proxy.limits.{key}"),
                     found: found.to_string(),
                     expected: format!("{least} to {most}"),
+                });
+            }
+        }
+        let times = [
+            ("handshake_s", self.handshake_s),
+            ("head_s", self.head_s),
+            ("idle_s", self.idle_s),
+            ("idle_crowded_s", self.idle_crowded_s),
+            ("lifetime_s", self.lifetime_s),
+            ("body_stall_s", self.body_stall_s),
+            ("body_rate_after_s", self.body_rate_after_s),
+            ("write_stall_s", self.write_stall_s),
+        ];
+        for (key, time) in times {
+            // None at all would cut everybody.
+            if time.0 == 0 {
+                return Err(SettingsError::Value {
+                    key: format!("proxy.limits.{key}"),
+                    found: "0".to_owned(),
+                    expected: "0.001 seconds or more".to_owned(),
                 });
             }
         }

@@ -38,6 +38,11 @@ impl Admission {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Whether more than 80 % of the places are taken: then those who idle have less patience.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.open() > self.most / 5 * 4
+    }
+
     /// Lets one more connection in, whoever it is from.
     pub(super) fn enter(self: &Arc<Self>) -> Result<Permit, ConnectionRefusal> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.most {
@@ -84,7 +89,7 @@ impl Drop for Permit {
 }
 
 /// An IPv4 address as itself; an IPv6 address as its /56, what a provider gives to one household.
-fn counted_as(client: IpAddr) -> u128 {
+pub(super) fn counted_as(client: IpAddr) -> u128 {
     match client.to_canonical() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits() >> 72 << 72,

@@ -94,17 +94,24 @@ async fn establish(
     if kind == Listens::Http {
         return Some(Box::new(EdgeIo::plain(tcp, info(None, Protocol::H1), limits)));
     }
+    shared.handshakes.begin(client.ip(), opened).map_err(refused).ok()?;
+    let failed = |result: HandshakeResult| {
+        shared.observer.handshake(TlsVersion::None, result);
+        if result.is_clients_fault() {
+            shared.handshakes.failed(client.ip(), Instant::now());
+        }
+    };
     let accepted = match timeout_at(deadline, shared.terms.accept(tcp)).await {
         Ok(Ok(accepted)) => accepted,
-        Ok(Err(failed)) => {
-            shared.observer.handshake(TlsVersion::None, failed.result);
-            if let Some(name) = failed.unknown {
+        Ok(Err(failure)) => {
+            failed(failure.result);
+            if let Some(name) = failure.unknown {
                 shared.observer.unknown_name(&name);
             }
             return None;
         }
         Err(_) => {
-            shared.observer.handshake(TlsVersion::None, HandshakeResult::Timeout);
+            failed(HandshakeResult::Timeout);
             return None;
         }
     };

@@ -14,9 +14,13 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::admission::{Admission, Permit};
-use super::{Serve, TlsVersion, TransportLimits, TransportObserver, connection};
+use super::handshakes::Handshakes;
+use super::{ConnInfo, Serve, TlsVersion, TransportLimits, TransportObserver, connection};
 use crate::tls::Certificates;
 use crate::tls::sni::Terms;
+
+/// Streams of a new HTTP/2 connection while more than 80 % of the connections are taken: 32.
+const CROWDED_STREAMS: u32 = 32;
 
 /// Pause of an accept loop that the system refuses a descriptor: 50 ms. Without it the loop would spin, since the
 /// connection it could not take stays at the head of the queue.
@@ -84,6 +88,7 @@ pub(super) struct Shared {
     pub(super) observer: Arc<dyn TransportObserver>,
     /// The digest Pingora wants of a TLS connection, by version: 1.2, 1.3. Shared, since it is the same for all.
     pub(super) ssl: [Arc<SslDigest>; 2],
+    pub(super) handshakes: Handshakes,
     admission: Arc<Admission>,
     next_connection: AtomicU64,
     /// When connections are cut; set before the stop is announced.
@@ -108,6 +113,30 @@ pub(super) enum Listens {
 }
 
 impl Shared {
+    /// How long a connection may idle now.
+    pub(super) fn idle(&self) -> Duration {
+        if self.admission.is_crowded() { self.limits.idle_crowded.min(self.limits.idle) } else { self.limits.idle }
+    }
+
+    /// When a connection that idles since `since` has to be looked at again: soon enough to see that it got crowded.
+    pub(super) fn look_again(&self, since: Instant) -> Instant {
+        (since + self.idle()).min(Instant::now() + self.limits.idle_crowded)
+    }
+
+    /// Streams that a new HTTP/2 connection may have open.
+    pub(super) fn streams(&self) -> u32 {
+        let streams = self.limits.h2_streams;
+        if self.admission.is_crowded() { streams.min(CROWDED_STREAMS) } else { streams }
+    }
+
+    /// Whether a connection has lived so long that it should go, at `now`. Up to a tenth is added, so that those who came
+    /// together do not come again together.
+    pub(super) fn has_aged(&self, connection: &ConnInfo, now: Instant) -> bool {
+        let lifetime = self.limits.lifetime;
+        now.saturating_duration_since(connection.opened)
+            >= lifetime + lifetime / 640 * u32::from(connection.id as u8 % 64)
+    }
+
     pub(super) fn next_connection(&self) -> u64 {
         self.next_connection.fetch_add(1, Ordering::Relaxed)
     }
@@ -134,6 +163,7 @@ impl Edge {
             observer,
             ssl: [digest(TlsVersion::V12), digest(TlsVersion::V13)],
             admission: Arc::new(Admission::new(most, limits.connections_per_address)),
+            handshakes: Handshakes::new(limits.handshakes, limits.failing_handshakes),
             next_connection: AtomicU64::new(1),
             stop_by: OnceLock::new(),
             limits,

@@ -11,11 +11,11 @@ use bytes::BytesMut;
 use pingora_core::protocols::http::ServerSession;
 use schoolgate_config::time::{Clock, SystemClock};
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
-use super::edge::Worker;
+use super::edge::{Shared, Worker};
 use super::head::{HeadScan, Whole};
-use super::{EdgeIo, HeadFault, Serve, TransportLimits, Upload};
+use super::{EdgeIo, HeadFault, Serve, Upload};
 use crate::answer::early;
 use crate::forward::request_id::RequestId;
 
@@ -35,7 +35,7 @@ enum Next {
 /// The times between requests. Kept over the requests of a connection, so that the timer is set once in a while and not
 /// with every request.
 struct Patience<'a> {
-    limits: &'a TransportLimits,
+    shared: &'a Shared,
     idle: Pin<&'a mut Sleep>,
     idle_since: Instant,
     /// The lame duck time, once the edge is stopping.
@@ -49,8 +49,8 @@ pub(super) async fn serve<A: Serve>(worker: &Worker<A>, mut io: Box<EdgeIo>) {
     let mut stopped = pin!(async move {
         let _ = watch.wait_for(|stopping| *stopping).await;
     });
-    let idle = pin!(sleep(limits.idle));
-    let mut patience = Patience { limits, idle, idle_since: Instant::now(), leaving: None };
+    let idle = pin!(sleep_until(worker.shared.look_again(Instant::now())));
+    let mut patience = Patience { shared: &worker.shared, idle, idle_since: Instant::now(), leaving: None };
     let mut carried = None;
     loop {
         let mut head = io.take_ahead();
@@ -69,7 +69,8 @@ pub(super) async fn serve<A: Serve>(worker: &Worker<A>, mut io: Box<EdgeIo>) {
             Next::Fault(fault) => return refuse(worker, io, fault, &head).await,
         };
         let requests = io.info().begin_request();
-        let last = requests >= limits.requests_h1 || *worker.stop.borrow();
+        let aged = worker.shared.has_aged(io.info(), patience.idle_since);
+        let last = requests >= limits.requests_h1 || aged || *worker.stop.borrow();
         let mut session = ServerSession::new_http1(io);
         if let Some(settings) = Option::take(&mut carried) {
             pingora_core::apps::HttpPersistentSettings::apply_to_session(settings, &mut session);
@@ -98,7 +99,7 @@ fn next(
     stopped: Pin<&mut impl Future<Output = ()>>,
     cx: &mut Context<'_>,
 ) -> Poll<Next> {
-    let limits = patience.limits;
+    let limits = &patience.shared.limits;
     loop {
         match scan.feed(head, limits) {
             Ok(Some(whole)) => return Poll::Ready(Next::Head(whole)),
@@ -122,17 +123,16 @@ impl Patience<'_> {
     /// Ready when an idle connection has to go.
     fn poll(&mut self, stopped: Pin<&mut impl Future<Output = ()>>, cx: &mut Context<'_>) -> Poll<()> {
         if self.leaving.is_none() && stopped.poll(cx).is_ready() {
-            self.leaving = Some(Box::pin(sleep(self.limits.lame_duck)));
+            self.leaving = Some(Box::pin(sleep(self.shared.limits.lame_duck)));
         }
         if let Some(leaving) = &mut self.leaving {
             return leaving.as_mut().poll(cx);
         }
         while self.idle.as_mut().poll(cx).is_ready() {
-            let until = self.idle_since + self.limits.idle;
-            if until <= Instant::now() {
+            if self.idle_since + self.shared.idle() <= Instant::now() {
                 return Poll::Ready(());
             }
-            self.idle.as_mut().reset(until);
+            self.idle.as_mut().reset(self.shared.look_again(self.idle_since));
         }
         Poll::Pending
     }

@@ -63,7 +63,7 @@ pub(super) async fn serve<A: Serve>(worker: &Arc<Worker<A>>, io: Box<EdgeIo>) {
         socket_digest: io.get_socket_digest(),
     });
     // Boxed, so that what it needs is gone afterwards.
-    let handshake = Box::pin(timeout(limits.head, options(limits).handshake(io as Stream)));
+    let handshake = Box::pin(timeout(limits.head, options(limits, worker.shared.streams()).handshake(io as Stream)));
     let Ok(Ok(mut connection)) = handshake.await else { return };
 
     let mut watch = worker.stop.clone();
@@ -94,7 +94,9 @@ pub(super) async fn serve<A: Serve>(worker: &Arc<Worker<A>>, io: Box<EdgeIo>) {
         .await;
         match event {
             Event::Accepted(Ok(Some(H2Accept::Session(session)))) => {
-                if info.begin_request() >= limits.requests_h2 && !leaving {
+                idle_since = Instant::now();
+                let last = info.begin_request() >= limits.requests_h2 || worker.shared.has_aged(&info, idle_since);
+                if last && !leaving {
                     leaving = true;
                     connection.graceful_shutdown();
                 }
@@ -109,7 +111,6 @@ pub(super) async fn serve<A: Serve>(worker: &Arc<Worker<A>>, io: Box<EdgeIo>) {
                     let _serving = serving;
                     worker.app.serve(session, upload, &worker.stop).await;
                 });
-                idle_since = Instant::now();
             }
             Event::Accepted(Ok(Some(H2Accept::Rejected))) => {
                 malformed += 1;
@@ -134,27 +135,26 @@ pub(super) async fn serve<A: Serve>(worker: &Arc<Worker<A>>, io: Box<EdgeIo>) {
             Event::Timer if cut => return,
             Event::Timer if serving.load(Ordering::Relaxed) > 0 => {
                 idle_since = Instant::now();
-                timer.as_mut().reset(idle_since + limits.idle);
+                timer.as_mut().reset(worker.shared.look_again(idle_since));
             }
             Event::Timer if leaving || !info.greeted.load(Ordering::Relaxed) => return,
             Event::Timer => {
-                let until = idle_since + limits.idle;
-                if until <= Instant::now() {
+                if idle_since + worker.shared.idle() <= Instant::now() {
                     leaving = true;
                     connection.graceful_shutdown();
                     timer.set(sleep_until(Instant::now() + GOODBYE));
                 } else {
-                    timer.as_mut().reset(until);
+                    timer.as_mut().reset(worker.shared.look_again(idle_since));
                 }
             }
         }
     }
 }
 
-fn options(limits: &TransportLimits) -> H2Options {
+fn options(limits: &TransportLimits, streams: u32) -> H2Options {
     let mut options = H2Options::new();
     options
-        .max_concurrent_streams(limits.h2_streams)
+        .max_concurrent_streams(streams)
         .initial_window_size(limits.h2_stream_window)
         .initial_connection_window_size(limits.h2_connection_window)
         .max_header_list_size(u32::try_from(limits.head_bytes * HEADER_LIST).unwrap_or(u32::MAX))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use schoolgate_config::settings::EdgeLimits;
 
-use super::FloodLimits;
+use super::{FloodLimits, Rate};
 
 /// The limits of the edge. The defaults are meant to be kept; a test shortens them.
 #[derive(Debug, Clone)]
@@ -31,6 +31,15 @@ pub struct TransportLimits {
     /// How long a connection may idle between two requests, HTTP/1.1 and HTTP/2: 75 s, longer than the 60 s that
     /// most clients and load balancers keep one.
     pub idle: Duration,
+    /// The same while more than 80 % of the connections are taken: 20 s.
+    pub idle_crowded: Duration,
+    /// How long a connection may live, before it is told to go with its next answer: 1 h, and up to a tenth more. A
+    /// client then finds the node that DNS names by now, and a certificate that was renewed.
+    pub lifetime: Duration,
+    /// TLS handshakes of one client address: 50 a second, 200 at once.
+    pub handshakes: Rate,
+    /// Those that fail by the client's doing: 5 a second, 50 at once. Beyond it none begins.
+    pub failing_handshakes: Rate,
     /// Requests on one HTTP/1.1 connection before we answer `Connection: close`: 1,000, as nginx. It spreads
     /// connections anew over workers and nodes.
     pub requests_h1: u32,
@@ -78,6 +87,10 @@ impl Default for TransportLimits {
             body_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(60),
             idle: Duration::from_secs(75),
+            idle_crowded: Duration::from_secs(20),
+            lifetime: Duration::from_secs(3_600),
+            handshakes: Rate { per_s: 50, burst: 200 },
+            failing_handshakes: Rate { per_s: 5, burst: 50 },
             requests_h1: 1_000,
             requests_h2: 10_000,
             h2_streams: 100,
@@ -105,6 +118,13 @@ impl From<&EdgeLimits> for TransportLimits {
             body_stall: settings.body_stall_s.duration(),
             write_stall: settings.write_stall_s.duration(),
             idle: settings.idle_s.duration(),
+            idle_crowded: settings.idle_crowded_s.duration(),
+            lifetime: settings.lifetime_s.duration(),
+            handshakes: Rate { per_s: settings.handshakes_per_address_s, burst: settings.handshakes_burst },
+            failing_handshakes: Rate {
+                per_s: settings.failing_handshakes_per_address_s,
+                burst: settings.failing_handshakes_burst,
+            },
             requests_h1: settings.requests_h1,
             requests_h2: settings.requests_h2,
             h2_streams: settings.h2_streams,

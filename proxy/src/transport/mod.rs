@@ -4,7 +4,7 @@
 //! connection and flushes every HTTP/2 frame by itself, so everything below its HTTP proxy is ours:
 //!
 //! 1. [`edge`]: a thread per core, each with its runtime, its accept loops and its own [`Serve`].
-//! 2. `admission`: how many connections, in all and per client address.
+//! 2. `admission`, `handshakes`: how many connections, in all and per client address, and how fast.
 //! 3. `proxy_header`, then [`crate::tls`]: who the client is, and the handshake, under one deadline.
 //! 4. `io`: [`EdgeIo`], the stream that Pingora reads and writes.
 //! 5. `h1`, with `head` and `chunks`: the keep-alive loop; nothing but the stream is alive while a connection idles.
@@ -18,6 +18,7 @@ pub mod edge;
 mod frames;
 mod h1;
 mod h2;
+mod handshakes;
 mod head;
 mod io;
 mod limits;
@@ -29,6 +30,7 @@ pub(crate) use chunks::BadChunks;
 pub use conn_info::{ConnInfo, Protocol, TlsInfo, conn_info};
 pub use edge::{Edge, EdgeError, EdgeHandle, EdgeOptions, MakeApp};
 pub use frames::{Flood, FloodLimits};
+pub use handshakes::Rate;
 pub use head::HeadFault;
 pub use io::EdgeIo;
 pub use limits::{ProxyProtocol, TransportLimits};

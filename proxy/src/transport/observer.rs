@@ -47,6 +47,11 @@ pub enum HandshakeResult {
 }
 
 impl HandshakeResult {
+    /// Whether it failed by the client's doing. One that went away may have had reasons of its own.
+    pub const fn is_clients_fault(self) -> bool {
+        matches!(self, Self::NoSni | Self::UnknownSni | Self::Incompatible | Self::Malformed | Self::Timeout)
+    }
+
     /// Every value, for a metric that wants all its series from the start.
     pub const ALL: [Self; 8] = [
         Self::Full,
@@ -83,11 +88,16 @@ pub enum ConnectionRefusal {
     Address,
     /// The PROXY header was missing, malformed or late.
     ProxyHeader,
+    /// This client's address shakes hands faster than it may.
+    HandshakeRate,
+    /// Too many handshakes of this client's address have failed.
+    FailingHandshakes,
 }
 
 impl ConnectionRefusal {
     /// Every value, for a metric that wants all its series from the start.
-    pub const ALL: [Self; 3] = [Self::Full, Self::Address, Self::ProxyHeader];
+    pub const ALL: [Self; 5] =
+        [Self::Full, Self::Address, Self::ProxyHeader, Self::HandshakeRate, Self::FailingHandshakes];
 
     /// The metric label.
     pub const fn as_str(self) -> &'static str {
@@ -95,6 +105,8 @@ impl ConnectionRefusal {
             Self::Full => "full",
             Self::Address => "address",
             Self::ProxyHeader => "proxy_header",
+            Self::HandshakeRate => "handshake_rate",
+            Self::FailingHandshakes => "failing_handshakes",
         }
     }
 }
