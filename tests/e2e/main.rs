@@ -6,6 +6,7 @@ mod cli;
 mod demo;
 mod errors;
 mod feed;
+mod hostile_input;
 mod identity;
 mod observation;
 mod pools;

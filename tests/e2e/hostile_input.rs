@@ -1,0 +1,68 @@
+//! Hostile input at the edge of the real binary: nothing of it reaches a backend, and the bystanders do not notice.
+
+use schoolgate_testkit::{Client, Http, Origin};
+
+use crate::{SOON, gateway, gateway_with, pool, school};
+
+const HOST: &str = "Host: ash.localhost\r\n";
+
+#[tokio::test]
+async fn a_head_that_two_parsers_read_differently_is_refused_and_hung_up_on() {
+    let origin = Origin::start().await;
+    let site = gateway_with(&[&origin]).await;
+    for doubtful in [
+        format!("GET / HTTP/1.1\n{HOST}\r\n"),
+        format!("GET / HTTP/1.1\r\n{HOST}X: a\r\n folded\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\n{HOST}X : a\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\n{HOST}X: a\0b\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\n{HOST}{HOST}\r\n"),
+        format!("GET http://elm.localhost/ HTTP/1.1\r\n{HOST}\r\n"),
+        format!("POST / HTTP/1.1\r\n{HOST}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        format!("POST / HTTP/1.1\r\n{HOST}Content-Length: 4\r\nContent-Length: 4\r\n\r\nbody"),
+        format!("POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n+4\r\nbody\r\n0\r\n\r\n"),
+    ] {
+        let mut tls = site.tls("ash.localhost").await.expect("a handshake");
+        tls.send(format!("{doubtful}GET /smuggled HTTP/1.1\r\n{HOST}\r\n")).await.expect("sent");
+        let answer = tls.read_response().await.expect("an answer");
+        assert_eq!((answer.status, answer.header("connection")), (400, Some("close")), "{doubtful:?}");
+        assert!(tls.read_to_end().await.expect("a close").is_empty(), "{doubtful:?}");
+    }
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_cut_and_a_bystander_is_served_meanwhile() {
+    let origin = Origin::start().await;
+    let site = gateway().settings("[proxy.limits]\nhead_s = 0.5").up().await;
+    pool(&site.api(), "web", &[&origin]).await;
+    school(&site.api(), "ash", "web").await;
+    let mut slow = site.tls("ash.localhost").await.expect("a handshake");
+    slow.send("GET / HTTP/1.1\r\nAccept: text/html\r\n").await.expect("sent");
+    assert_eq!(site.client_with("ash.localhost", Http::Two).get("/").await.status(), 200);
+    let answer = slow.read_response().await.expect("an answer");
+    assert_eq!(answer.status, 408);
+    assert!(answer.text().contains("<html"), "a browser reads a page: {}", answer.text());
+}
+
+#[tokio::test]
+async fn unknown_hosts_are_counted_and_reported() {
+    let origin = Origin::start().await;
+    let site = gateway_with(&[&origin]).await;
+    let mut tls = site.tls("ash.localhost").await.expect("a handshake");
+    assert_eq!(tls.get("new-school.localhost", "/").await.expect("an answer").status, 404);
+    schoolgate_testkit::eventually(SOON, || async {
+        let text = Client::plain(site.status_addr()).get("/status").await.text().await.unwrap_or_default();
+        text.contains("new-school.localhost")
+    })
+    .await;
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test]
+async fn limits_that_would_cut_everybody_are_refused_with_their_key() {
+    for (setting, key) in [("head_s = 0", "proxy.limits.head_s"), ("h2_streams = 0", "proxy.limits.h2_streams")] {
+        let refused = gateway().settings(&format!("[proxy.limits]\n{setting}")).try_up().await;
+        let told = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(told.contains(key), "{told}");
+    }
+}
