@@ -7,11 +7,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ring::signature::Ed25519KeyPair;
+use rustls::sign::CertifiedKey;
 use schoolgate_config::feed::FeedAnswer;
 use schoolgate_config::model::{Certificate, ContextKey, ContextKeyState, Fingerprint, Revision};
 use schoolgate_config::seal::Keeper;
@@ -27,7 +29,7 @@ use super::last_good::{LastGood, LastGoodError, Opened, Stored};
 use super::report::Standing;
 use super::{FeedError, Signing, SigningKey, SnapshotFeed, chain};
 use crate::observe::Observe;
-use crate::tls::keyring::Parsed;
+use crate::tls::keyring::{KeyringError, OpenLater, Parsed};
 use crate::tls::{Keyring, Material};
 
 /// How long one question to the feed may wait for news: 20 s, below the minute after which middle boxes forget idle
@@ -43,8 +45,14 @@ const LONGEST_REFUSED: Duration = Duration::from_secs(120);
 const AT_ONCE: Duration = Duration::from_millis(50);
 /// Certificates one thread takes at a time when many are opened: 256, some milliseconds.
 const BATCH: usize = 256;
-/// From how many certificates on threads are worth starting: 512.
+/// From how many certificates on threads are worth starting, and a start does not wait for their keys: 512.
 const MANY: usize = 512;
+/// Pause between the keys that are opened after a start: 1 ms, as long as it takes to open those between two pauses, so
+/// that a worker on the same core keeps half of it.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Certificates that are named when they cannot be served: 3. A wrong key-encryption key fails every one, and a few
+/// lines say as much as 100,000.
+const NOTICES: usize = 3;
 
 /// Why a revision was not adopted. The one before stays in service.
 #[derive(Debug, thiserror::Error)]
@@ -191,24 +199,43 @@ impl<L: Live> Adoption<L> {
             }
         }
         let certificates: Vec<Arc<Certificate>> = certificates.into_values().collect();
-        let (table, opening) = std::thread::scope(|scope| {
-            let opening = scope.spawn(|| self.open_certificates(&certificates));
-            let compiled = RoutingTable::from_snapshot(&snapshot, &self.parts.live, None);
-            let table = compiled.and_then(|mut table| {
-                for delta in &deltas {
-                    table = table.apply(delta, &self.parts.live)?;
-                }
-                Ok(table)
-            });
-            (table, opening.join())
-        });
-        match (table, opening) {
-            (Ok(table), Ok(opening)) => {
-                self.serve(Arc::new(table), opening, Vec::new());
-                Ok(())
+        let compiled = RoutingTable::from_snapshot(&snapshot, &self.parts.live, None);
+        let table = compiled.and_then(|mut table| {
+            for delta in &deltas {
+                table = table.apply(delta, &self.parts.live)?;
             }
-            (Err(violations), _) => self.set_aside(&violations.to_string(), now_ms),
-            (_, Err(_)) => self.set_aside("its certificates cannot be read", now_ms),
+            Ok(table)
+        });
+        let table = match table {
+            Ok(table) => table,
+            Err(violations) => return self.set_aside(&violations.to_string(), now_ms),
+        };
+        if certificates.len() < MANY {
+            self.serve(Arc::new(table), self.open_certificates(&certificates), Vec::new());
+            return Ok(());
+        }
+        // The first request must not wait for the keys of all names: each is opened when its name is first asked for,
+        // and the rest beside the requests.
+        let later: Arc<dyn OpenLater> = Arc::new(self.opener());
+        let parsed = certificates.iter().map(|certificate| Keyring::put_off(certificate, &later)).collect();
+        self.serve(Arc::new(table), Opening { parsed, ..Opening::default() }, Vec::new());
+        let keyring = Arc::clone(&self.parts.keyring);
+        let rest = move || {
+            let begun = Instant::now();
+            keyring.open_rest(|| std::thread::sleep(PAUSE));
+            debug!("the keys of {} certificates were opened in {} ms", keyring.len(), begun.elapsed().as_millis());
+        };
+        // Without a thread each is opened when it is wanted.
+        let _ = std::thread::Builder::new().name("open-keys".to_owned()).spawn(rest);
+        Ok(())
+    }
+
+    fn opener(&self) -> Opener {
+        Opener {
+            keeper: Arc::clone(&self.parts.keeper),
+            keyring: Arc::downgrade(&self.parts.keyring),
+            standing: Arc::clone(&self.standing),
+            failed: AtomicUsize::new(0),
         }
     }
 
@@ -356,34 +383,11 @@ impl<L: Live> Adoption<L> {
     }
 
     fn open_certificate(&self, certificate: &Arc<Certificate>, opening: &mut Opening) {
-        let about = &certificate.about;
-        let fingerprint = about.fingerprint.to_string();
-        let opened = self
-            .parts
-            .keeper
-            .open_key(Certificate::KEY_PURPOSE, &fingerprint, &certificate.key)
-            .map_err(|error| chain(&error))
-            .and_then(|key| {
-                let chain_der: Vec<&[u8]> = certificate.chain.iter().map(|der| der.as_slice()).collect();
-                let material = Material {
-                    fingerprint: about.fingerprint,
-                    names: &about.names,
-                    not_before: about.not_before,
-                    not_after: about.not_after,
-                    chain: &chain_der,
-                    key_pkcs8: &key,
-                };
-                self.parts.keyring.parse(&material).map_err(|error| chain(&error))
-            });
-        match opened {
+        match with_key(&self.parts.keeper, certificate, |material| self.parts.keyring.parse(material)) {
             Ok(parsed) => opening.parsed.push(parsed),
             Err(reason) => {
-                let name = about.names.first().map_or("no name", String::as_str);
-                // A wrong key-encryption key fails every certificate; a few lines say as much as 100,000.
-                if opening.notices.len() < 3 {
-                    opening
-                        .notices
-                        .push(format!("the certificate {fingerprint} for {name} cannot be served: {reason}"));
+                if opening.notices.len() < NOTICES {
+                    opening.notices.push(cannot_be_served(certificate, &reason));
                 }
                 opening.unusable.push(Arc::clone(certificate));
             }
@@ -458,6 +462,61 @@ impl<L: Live> Adoption<L> {
         match compaction.run(&table.to_snapshot()) {
             Ok(()) => debug!("the last good state was compacted in {} ms", begun.elapsed().as_millis()),
             Err(error) => warn!("the last good state could not be compacted: {}", chain(&error)),
+        }
+    }
+}
+
+/// Opens a certificate's key and makes something of both.
+fn with_key<T>(
+    keeper: &Keeper,
+    certificate: &Certificate,
+    make: impl FnOnce(&Material<'_>) -> Result<T, KeyringError>,
+) -> Result<T, String> {
+    let about = &certificate.about;
+    let key = keeper
+        .open_key(Certificate::KEY_PURPOSE, &about.fingerprint.to_string(), &certificate.key)
+        .map_err(|error| chain(&error))?;
+    let chain_der: Vec<&[u8]> = certificate.chain.iter().map(|der| der.as_slice()).collect();
+    let material = Material {
+        fingerprint: about.fingerprint,
+        names: &about.names,
+        not_before: about.not_before,
+        not_after: about.not_after,
+        chain: &chain_der,
+        key_pkcs8: &key,
+    };
+    make(&material).map_err(|error| chain(&error))
+}
+
+fn cannot_be_served(certificate: &Certificate, reason: &str) -> String {
+    let about = &certificate.about;
+    let name = about.names.first().map_or("no name", String::as_str);
+    format!("the certificate {} for {name} cannot be served: {reason}", about.fingerprint)
+}
+
+/// Opens what was put off at the start.
+struct Opener {
+    keeper: Arc<Keeper>,
+    /// It holds us.
+    keyring: Weak<Keyring>,
+    standing: Arc<Standing>,
+    /// Certificates that could not be opened.
+    failed: AtomicUsize,
+}
+
+impl OpenLater for Opener {
+    fn open(&self, certificate: &Certificate) -> Option<Arc<CertifiedKey>> {
+        let keyring = self.keyring.upgrade()?;
+        match with_key(&self.keeper, certificate, |material| keyring.certify(material)) {
+            Ok(certified) => Some(certified),
+            Err(reason) => {
+                if self.failed.fetch_add(1, Ordering::Relaxed) < NOTICES {
+                    let notice = cannot_be_served(certificate, &reason);
+                    error!("{notice}");
+                    self.standing.notice(notice);
+                }
+                None
+            }
         }
     }
 }

@@ -6,14 +6,14 @@
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use schoolgate_config::model::Fingerprint;
+use schoolgate_config::model::{Certificate, Fingerprint};
 use schoolgate_config::time::Clock;
 
 use super::Certificates;
@@ -21,6 +21,9 @@ use super::Certificates;
 /// Different intermediates that are shared between chains: 4,096. They are never given back, so their number is
 /// bounded; a public CA has a few dozen. Beyond it every chain keeps its own copy.
 const SHARED_INTERMEDIATES: usize = 4_096;
+
+/// Certificates between two pauses of [`Keyring::open_rest`]: 64, a millisecond.
+const PAUSE_AFTER: usize = 64;
 
 /// A certificate as it is handed in.
 #[derive(Debug, Clone, Copy)]
@@ -63,16 +66,24 @@ pub enum KeyringError {
     },
 }
 
+/// Opens certificates that were put off. What it does must need no I/O: a handshake waits for it.
+pub(crate) trait OpenLater: Send + Sync {
+    /// The certificate with its key; `None` when it cannot be served.
+    fn open(&self, certificate: &Certificate) -> Option<Arc<CertifiedKey>>;
+}
+
 /// One certificate in memory.
 struct Entry {
     fingerprint: Fingerprint,
-    certified: Arc<CertifiedKey>,
+    /// Empty until it is wanted, if it was put off; `None` when it cannot be served.
+    certified: OnceLock<Option<Arc<CertifiedKey>>>,
+    later: Option<(Arc<Certificate>, Arc<dyn OpenLater>)>,
     names: Box<[Arc<str>]>,
     not_before: i64,
     not_after: i64,
 }
 
-/// A certificate that is parsed and not served yet.
+/// A certificate that is parsed, or put off, and not served yet.
 pub struct Parsed(Arc<Entry>);
 
 impl std::fmt::Debug for Parsed {
@@ -131,6 +142,52 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`] when it cannot be served.
     pub fn parse(&self, material: &Material<'_>) -> Result<Parsed, KeyringError> {
+        Ok(Parsed(Arc::new(Entry {
+            fingerprint: material.fingerprint,
+            certified: OnceLock::from(Some(self.certify(material)?)),
+            later: None,
+            names: material.names.iter().map(|name| Arc::from(name.as_str())).collect(),
+            not_before: material.not_before,
+            not_after: material.not_after,
+        })))
+    }
+
+    /// A certificate that is opened by `with` when it is first wanted, or by [`Keyring::open_rest`]. Deriving the
+    /// public half of 100,000 keys takes a second and a half, and a start must not wait for it.
+    pub(crate) fn put_off(certificate: &Arc<Certificate>, with: &Arc<dyn OpenLater>) -> Parsed {
+        let about = &certificate.about;
+        Parsed(Arc::new(Entry {
+            fingerprint: about.fingerprint,
+            certified: OnceLock::new(),
+            later: Some((Arc::clone(certificate), Arc::clone(with))),
+            names: about.names.iter().map(|name| Arc::from(name.as_str())).collect(),
+            not_before: about.not_before,
+            not_after: about.not_after,
+        }))
+    }
+
+    /// Opens what was put off, and no longer holds what cannot be served. `pause` is called now and then.
+    pub(crate) fn open_rest(&self, pause: impl Fn()) {
+        let held = self.held.load_full();
+        let mut unusable = Vec::new();
+        for (number, entry) in held.by_fingerprint.values().filter(|entry| entry.later.is_some()).enumerate() {
+            if entry.certified().is_none() {
+                unusable.push(entry.fingerprint);
+            }
+            if number % PAUSE_AFTER == PAUSE_AFTER - 1 {
+                pause();
+            }
+        }
+        if !unusable.is_empty() {
+            self.change([], &unusable);
+        }
+    }
+
+    /// The certificate and its key as rustls wants them.
+    ///
+    /// # Errors
+    /// As [`Keyring::parse`].
+    pub(crate) fn certify(&self, material: &Material<'_>) -> Result<Arc<CertifiedKey>, KeyringError> {
         let fingerprint = material.fingerprint;
         let Some((leaf, above)) = material.chain.split_first() else { return Err(KeyringError::NoChain(fingerprint)) };
         let key = any_supported_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(material.key_pkcs8)))
@@ -144,13 +201,7 @@ impl Keyring {
             Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
             Err(source) => return Err(KeyringError::Mismatch { fingerprint, source }),
         }
-        Ok(Parsed(Arc::new(Entry {
-            fingerprint,
-            certified: Arc::new(certified),
-            names: material.names.iter().map(|name| Arc::from(name.as_str())).collect(),
-            not_before: material.not_before,
-            not_after: material.not_after,
-        })))
+        Ok(Arc::new(certified))
     }
 
     /// Serves `add` and no longer `remove`, in one step. One that is held already is left as it is, one that is not
@@ -224,7 +275,7 @@ impl Certificates for Keyring {
     fn resolve(&self, sni: &str) -> Option<Arc<CertifiedKey>> {
         let held = self.held.load();
         let choice = held.by_name.get(sni).or_else(|| held.by_name.get(&*wildcard(sni)?))?;
-        Some(Arc::clone(&choice.pick(self.clock.as_ref()).certified))
+        choice.pick(self.clock.as_ref())
     }
 }
 
@@ -234,14 +285,23 @@ fn wildcard(name: &str) -> Option<String> {
     Some(format!("*.{parent}"))
 }
 
+impl Entry {
+    /// As rustls wants it, opened now if it was put off.
+    fn certified(&self) -> Option<Arc<CertifiedKey>> {
+        let open = || self.later.as_ref().and_then(|(certificate, with)| with.open(certificate));
+        self.certified.get_or_init(open).clone()
+    }
+}
+
 impl Choice {
     /// The one that has begun and lasts longest; if none has begun, the one that lasts longest.
-    fn pick(&self, clock: &dyn Clock) -> &Arc<Entry> {
+    fn pick(&self, clock: &dyn Clock) -> Option<Arc<CertifiedKey>> {
         match self {
-            Self::One(entry) => entry,
+            Self::One(entry) => entry.certified(),
             Self::Several(entries) => {
                 let now = clock.unix_s();
-                entries.iter().find(|entry| entry.not_before <= now).unwrap_or(&entries[0])
+                let begun = entries.iter().filter(|entry| entry.not_before <= now);
+                begun.chain(entries.iter()).find_map(|entry| entry.certified())
             }
         }
     }
@@ -307,6 +367,10 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
     fn keys(&self) -> impl Iterator<Item = &K> {
         self.shards.iter().flat_map(|shard| shard.keys())
     }
+
+    fn values(&self) -> impl Iterator<Item = &V> {
+        self.shards.iter().flat_map(|shard| shard.values())
+    }
 }
 
 impl Held {
@@ -337,6 +401,8 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
+    use schoolgate_config::model::CertificateRef;
+    use schoolgate_config::seal::Keeper;
     use schoolgate_config::time::ManualClock;
 
     use super::*;
@@ -416,6 +482,60 @@ mod tests {
         assert!(matches!(keyring.parse(&Material { chain: &[], ..material }), Err(KeyringError::NoChain(_))));
         let damaged = Material { key_pkcs8: b"no key", chain: &[&one.leaf], ..material };
         assert!(matches!(keyring.parse(&damaged), Err(KeyringError::Key { .. })));
+    }
+
+    /// Opens what it is asked for, with the key of another certificate.
+    struct Opener {
+        keyring: Keyring,
+        made: Made,
+        opened: std::sync::atomic::AtomicUsize,
+    }
+
+    impl OpenLater for Opener {
+        fn open(&self, certificate: &Certificate) -> Option<Arc<CertifiedKey>> {
+            self.opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let chain: &[&[u8]] = &[&self.made.leaf];
+            let about = &certificate.about;
+            let (names, key_pkcs8) = (&about.names[..], &self.made.key[..]);
+            let (not_before, not_after) = (about.not_before, about.not_after);
+            let material = Material { fingerprint: about.fingerprint, names, not_before, not_after, chain, key_pkcs8 };
+            self.keyring.certify(&material).ok().filter(|_| about.names[0] != "broken.example")
+        }
+    }
+
+    fn put_off(name: &str, number: u8, with: &Arc<dyn OpenLater>) -> (Fingerprint, Parsed) {
+        let fingerprint = Fingerprint::of(&[number]);
+        let names = vec![name.to_owned()];
+        let about = CertificateRef {
+            fingerprint,
+            names,
+            not_before: 0,
+            not_after: 2_000 + i64::from(number),
+            issuer: String::new(),
+        };
+        let keeper = Keeper::new(&[7; 32]);
+        let key = keeper.seal(Certificate::KEY_PURPOSE, "", b"");
+        let certificate = Certificate { about, chain: Vec::new(), key };
+        (fingerprint, Keyring::put_off(&Arc::new(certificate), with))
+    }
+
+    #[test]
+    fn one_that_was_put_off_is_opened_once_and_one_that_cannot_be_served_makes_way() {
+        let opener = Arc::new(Opener { keyring: keyring(), made: made(&["a.example"]), opened: Default::default() });
+        let with: Arc<dyn OpenLater> = opener.clone();
+        let keyring = keyring();
+        let older = insert(&keyring, &made(&["broken.example"]), 0, 2_000);
+        let ((fine, first), (broken, second)) = (put_off("a.example", 1, &with), put_off("broken.example", 2, &with));
+        keyring.change([first, second], []);
+        let opened = || opener.opened.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(opened(), 0);
+        assert!(keyring.resolve("a.example").is_some() && keyring.resolve("a.example").is_some());
+        assert_eq!(opened(), 1);
+        // The newer one of this name cannot be opened: the older one serves.
+        assert_eq!(served(&keyring, "broken.example"), Some(older));
+        keyring.open_rest(|| {});
+        assert_eq!(opened(), 2);
+        assert!(keyring.contains(&fine) && !keyring.contains(&broken));
     }
 
     #[test]
