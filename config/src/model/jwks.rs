@@ -11,8 +11,9 @@ use utoipa::{PartialSchema, ToSchema};
 use super::TokenAlgorithm;
 use super::id::shortened;
 
-/// Bytes of a document: 64 KiB. The largest public issuers publish a few kilobytes.
-pub const JWKS_BYTES: usize = 64 * 1024;
+/// Bytes of a document: 256 KiB. Most issuers publish a few kilobytes; certificate chains beside the keys (`x5c`), which
+/// are passed over, make some far larger.
+pub const JWKS_BYTES: usize = 256 * 1024;
 /// Keys of a set: 32. An issuer that rotates has two or three.
 const MOST_KEYS: usize = 32;
 /// Characters of a key's name: 256.

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use schoolgate_config::model::{
     Certificate, CertificateRef, Domain, DomainName, Fingerprint, Ownership, Plan, PlanId, Pool, PoolId, Revision,
-    Routing, Slug, Tenant, TenantId, TenantState, Zone,
+    Routing, Slug, Tenant, TenantId, TenantState, TokenIssuer, Zone,
 };
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::snapshot::{Change, ObjectKey, ObjectKind};
@@ -668,4 +668,48 @@ async fn tokens_answers_nodes_and_notes_read_back() {
     assert!(!transaction.delete_token("abc").await.expect("deletes"));
     commit(transaction).await.expect("commits");
     assert_eq!(world.store.token("abc").await.expect("reads"), None);
+}
+
+#[tokio::test]
+async fn how_fetching_keys_went_is_kept_as_long_as_the_issuer() {
+    let world = World::seeded().await;
+    let issuer = |id: &str| -> TokenIssuer {
+        serde_json::from_value(json!({"id": id, "issuer": id, "source": {"url": "https://id.example/keys"}}))
+            .expect("an issuer")
+    };
+    let fetch = |id: &str, error: Option<&str>| KeyFetch {
+        issuer: id.parse().expect("a name"),
+        tried_at_ms: 7,
+        fetched_at_ms: error.is_none().then_some(7),
+        failures: u32::from(error.is_some()),
+        error: error.map(str::to_owned),
+    };
+    for id in ["a", "b"] {
+        world.put(issuer(id)).await;
+        world.store.save_key_fetch(&fetch(id, Some("unreachable"))).await.expect("saves");
+    }
+    world.store.save_key_fetch(&fetch("a", None)).await.expect("saves");
+    assert_eq!(world.store.key_fetches().await.expect("reads"), [fetch("a", None), fetch("b", Some("unreachable"))]);
+
+    let mut transaction = world.begin().await;
+    transaction.delete::<TokenIssuer>(&"b".parse().expect("a name"), None).await.expect("deletes");
+    commit(transaction).await.expect("commits");
+    world.store.save_key_fetch(&fetch("b", None)).await.expect("saves");
+    assert_eq!(world.store.key_fetches().await.expect("reads"), [fetch("a", None)]);
+}
+
+#[tokio::test]
+async fn an_ignored_host_is_remembered_until_it_is_heeded() {
+    let world = World::seeded().await;
+    let host = |actor: &str| IgnoredHost { name: domain_name("x.example"), at_ms: 7, actor: actor.into() };
+    let mut transaction = world.begin().await;
+    transaction.ignore_host(&host("ada")).await.expect("ignores");
+    transaction.ignore_host(&host("bob")).await.expect("ignores again");
+    commit(transaction).await.expect("commits");
+    assert_eq!(world.again().await.ignored_hosts().await.expect("reads"), [host("ada")]);
+    let mut transaction = world.begin().await;
+    assert!(transaction.heed_host(&domain_name("x.example")).await.expect("heeds"));
+    assert!(!transaction.heed_host(&domain_name("x.example")).await.expect("heeds"));
+    commit(transaction).await.expect("commits");
+    assert_eq!(world.store.ignored_hosts().await.expect("reads"), []);
 }

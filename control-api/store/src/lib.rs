@@ -39,8 +39,8 @@ pub use audit::AuditBroken;
 pub use error::StoreError;
 pub use head::Head;
 pub use records::{
-    Actor, AuditEntry, AuditQuery, CertificateWant, Committed, CommittedChanges, NodeRecord, RevisionRecord,
-    StoredAnswer, Token, TokenKind, WantState,
+    Actor, AuditEntry, AuditQuery, CertificateWant, Committed, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord,
+    RevisionRecord, StoredAnswer, Token, TokenKind, WantState,
 };
 pub use transaction::Transaction;
 
@@ -343,6 +343,32 @@ impl Store {
             transaction.save_node(node).await?;
         }
         transaction.finish().await
+    }
+
+    /// How fetching the keys of each issuer went, for those whose keys were ever fetched.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn key_fetches(&self) -> Result<Vec<KeyFetch>, StoreError> {
+        self.sqlite.key_fetches().await
+    }
+
+    /// Keeps how fetching an issuer's keys went, and forgets it of issuers that are no more.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn save_key_fetch(&self, fetch: &KeyFetch) -> Result<(), StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("token-keys")).await?;
+        transaction.save_key_fetch(fetch).await?;
+        transaction.finish().await
+    }
+
+    /// Hosts that nobody wants to be told of, in alphabetical order.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn ignored_hosts(&self) -> Result<Vec<IgnoredHost>, StoreError> {
+        self.sqlite.ignored_hosts().await
     }
 
     /// The answer given to a request with this Idempotency-Key.

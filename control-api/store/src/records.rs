@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use schoolgate_config::feed::NodeReport;
-use schoolgate_config::model::{Fingerprint, NodeId, Revision, TenantId};
+use schoolgate_config::model::{DomainName, Fingerprint, IssuerId, NodeId, Revision, TenantId};
 use schoolgate_config::snapshot::Change;
 
 /// Who asks for a change.
@@ -235,4 +235,30 @@ pub struct StoredAnswer {
     pub body: Vec<u8>,
     /// When, milliseconds since 1970.
     pub created_at_ms: i64,
+}
+
+/// How fetching the keys of an issuer of tokens went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFetch {
+    /// Whose keys.
+    pub issuer: IssuerId,
+    /// When it was last tried, milliseconds since 1970.
+    pub tried_at_ms: i64,
+    /// When it last succeeded, milliseconds since 1970.
+    pub fetched_at_ms: Option<i64>,
+    /// Failures since the last success.
+    pub failures: u32,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+}
+
+/// A host that no tenant has, and that nobody wants to be told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoredHost {
+    /// Its name.
+    pub name: DomainName,
+    /// Since when, milliseconds since 1970.
+    pub at_ms: i64,
+    /// Who said so.
+    pub actor: String,
 }

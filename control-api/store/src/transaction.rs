@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use schoolgate_config::model::{Certificate, Fingerprint, Slug, Tenant};
+use schoolgate_config::model::{Certificate, DomainName, Fingerprint, Slug, Tenant};
 use schoolgate_config::snapshot::{Change, Object};
 use schoolgate_config::table::RoutingTable;
 
@@ -13,7 +13,8 @@ use crate::audit;
 use crate::error::StoreError;
 use crate::head::Head;
 use crate::records::{
-    Actor, AuditEntry, CertificateWant, Committed, CommittedChanges, NodeRecord, RevisionRecord, StoredAnswer, Token,
+    Actor, AuditEntry, CertificateWant, Committed, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord, RevisionRecord,
+    StoredAnswer, Token,
 };
 use crate::sqlite::{Advance, Sqlite, TenantField, Turn};
 use crate::wanted::wanted_names;
@@ -196,6 +197,22 @@ impl Transaction {
         self.turn.delete_token(id).await
     }
 
+    /// Remembers that nobody wants to be told of a host. Remembering it again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn ignore_host(&mut self, host: &IgnoredHost) -> Result<(), StoreError> {
+        self.turn.ignore_host(host).await
+    }
+
+    /// Forgets that nobody wants to be told of a host. Says whether that was so.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn heed_host(&mut self, name: &DomainName) -> Result<bool, StoreError> {
+        self.turn.heed_host(name).await
+    }
+
     /// Keeps the answer to the request that this transaction serves, under its Idempotency-Key.
     ///
     /// # Errors
@@ -295,6 +312,10 @@ impl Transaction {
 
     pub(crate) async fn save_node(&mut self, node: &NodeRecord) -> Result<(), StoreError> {
         self.turn.save_node(node).await
+    }
+
+    pub(crate) async fn save_key_fetch(&mut self, fetch: &KeyFetch) -> Result<(), StoreError> {
+        self.turn.save_key_fetch(fetch).await
     }
 
     pub(crate) async fn forget_answers(&mut self, before_ms: i64) -> Result<(), StoreError> {

@@ -262,6 +262,8 @@ reads! {
     async fn tokens(&self) -> Vec<crate::Token> = records;
     async fn nodes(&self) -> Vec<crate::NodeRecord> = records;
     async fn answer(&self, actor: &str, key: &str) -> Option<crate::StoredAnswer> = records;
+    async fn key_fetches(&self) -> Vec<crate::KeyFetch> = records;
+    async fn ignored_hosts(&self) -> Vec<crate::IgnoredHost> = records;
     async fn note(&self, key: &str) -> Option<String> = records;
 }
 

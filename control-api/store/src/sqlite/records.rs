@@ -1,11 +1,13 @@
-//! Tokens, proxies, answers and notes.
+//! Tokens, proxies, fetched keys, ignored hosts, answers and notes.
 
 use serde::de::DeserializeOwned;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use schoolgate_config::model::DomainName;
+
 use super::undecodable;
-use crate::records::{NodeRecord, StoredAnswer, Token, TokenKind};
+use crate::records::{IgnoredHost, KeyFetch, NodeRecord, StoredAnswer, Token, TokenKind};
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|e| sqlx::Error::Encode(Box::new(e)))
@@ -104,6 +106,71 @@ pub(super) async fn save_node(connection: &mut SqliteConnection, node: &NodeReco
     .execute(connection)
     .await?;
     Ok(())
+}
+
+pub(super) async fn key_fetches(connection: &mut SqliteConnection) -> Result<Vec<KeyFetch>, sqlx::Error> {
+    let rows = sqlx::query("SELECT issuer, tried_at_ms, fetched_at_ms, failures, error FROM key_fetches")
+        .fetch_all(connection)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(KeyFetch {
+                issuer: row.try_get::<&str, _>(0)?.parse().map_err(|e| undecodable("the name of an issuer", e))?,
+                tried_at_ms: row.try_get(1)?,
+                fetched_at_ms: row.try_get(2)?,
+                failures: row.try_get(3)?,
+                error: row.try_get(4)?,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn save_key_fetch(connection: &mut SqliteConnection, fetch: &KeyFetch) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO key_fetches (issuer, tried_at_ms, fetched_at_ms, failures, error) VALUES (?, ?, ?, ?, ?) \
+         ON CONFLICT (issuer) DO UPDATE SET tried_at_ms = excluded.tried_at_ms, \
+         fetched_at_ms = excluded.fetched_at_ms, failures = excluded.failures, error = excluded.error",
+    )
+    .bind(fetch.issuer.to_string())
+    .bind(fetch.tried_at_ms)
+    .bind(fetch.fetched_at_ms)
+    .bind(fetch.failures)
+    .bind(fetch.error.clone())
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("DELETE FROM key_fetches WHERE issuer NOT IN (SELECT id FROM token_issuers)")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn ignored_hosts(connection: &mut SqliteConnection) -> Result<Vec<IgnoredHost>, sqlx::Error> {
+    let rows = sqlx::query("SELECT name, at_ms, actor FROM ignored_hosts ORDER BY name").fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(IgnoredHost {
+                name: row.try_get::<&str, _>(0)?.parse().map_err(|e| undecodable("the name of a host", e))?,
+                at_ms: row.try_get(1)?,
+                actor: row.try_get(2)?,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn ignore_host(connection: &mut SqliteConnection, host: &IgnoredHost) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO ignored_hosts (name, at_ms, actor) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING")
+        .bind(host.name.to_string())
+        .bind(host.at_ms)
+        .bind(host.actor.clone())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn heed_host(connection: &mut SqliteConnection, name: &DomainName) -> Result<bool, sqlx::Error> {
+    let done =
+        sqlx::query("DELETE FROM ignored_hosts WHERE name = ?").bind(name.to_string()).execute(connection).await?;
+    Ok(done.rows_affected() > 0)
 }
 
 pub(super) async fn answer(

@@ -14,7 +14,7 @@ use sqlx::FromRow;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use schoolgate_config::model::{Fingerprint, Tenant};
+use schoolgate_config::model::{DomainName, Fingerprint, Tenant};
 use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 
 use super::{Sqlite, TenantField, audit, certificates, fault, objects, records, revisions, signed};
@@ -22,7 +22,10 @@ use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit::FIRST;
 use crate::error::StoreError;
 use crate::head::Head;
-use crate::records::{AuditEntry, CertificateWant, CommittedChanges, NodeRecord, RevisionRecord, StoredAnswer, Token};
+use crate::records::{
+    AuditEntry, CertificateWant, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord, RevisionRecord, StoredAnswer,
+    Token,
+};
 
 /// The one connection that writes, and how far the group at work is.
 pub(super) struct Writer {
@@ -354,6 +357,9 @@ turns! {
     async fn delete_token(&mut self, id: &str) -> bool = records;
     async fn set_note(&mut self, key: &str, value: &str) -> () = records;
     async fn save_node(&mut self, node: &NodeRecord) -> () = records;
+    async fn save_key_fetch(&mut self, fetch: &KeyFetch) -> () = records;
+    async fn ignore_host(&mut self, host: &IgnoredHost) -> () = records;
+    async fn heed_host(&mut self, name: &DomainName) -> bool = records;
     async fn forget_answers(&mut self, before_ms: i64) -> () = records;
 }
 
