@@ -79,7 +79,9 @@ pub(super) async fn serve<A: Serve>(worker: &Worker<A>, mut io: Box<EdgeIo>) {
         session.set_keepalive_reuses_remaining(last.then_some(0));
         session.set_read_timeout(Some(limits.body_stall));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
-        let Some(reused) = worker.app.serve(session, upload, &worker.stop).await else { return };
+        // In a box, which is gone when the request is over: its room would be a third of an idle connection's.
+        let serving = Box::pin(worker.app.serve(session, upload, &worker.stop));
+        let Some(reused) = serving.await else { return };
         let (stream, settings) = reused.consume();
         carried = settings;
         // The stream is the one we handed in; nothing else could come back.
