@@ -3,10 +3,12 @@
 //! Over HTTP: `GET /internal/v1/feed?node=…&after=…&wait_ms=…` with a node token answers the bytes of
 //! [`FeedAnswer::encode`]; `POST /internal/v1/nodes/{node}/report` takes a [`NodeReport`] as JSON.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{DomainName, NodeId, Revision};
+use crate::model::{DomainName, IssuerId, NodeId, Revision, Slug, TenantId};
 use crate::snapshot::{Delta, Snapshot, WireError, decode_delta, decode_snapshot, encode_delta, encode_snapshot};
 
 /// What came after a revision.
@@ -92,6 +94,12 @@ pub struct NodeReport {
     /// Hosts that clients ask it for and no tenant has, the most wanted first; at most [`UnknownHost::MOST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_hosts: Vec<UnknownHost>,
+    /// Issuers whose tokens name keys that the node does not have; at most [`MissingKey::MOST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_keys: Vec<MissingKey>,
+    /// The latest requests that named two tenants, the last first; at most [`CrossTenantAttempt::MOST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cross_tenant_attempts: Vec<CrossTenantAttempt>,
 }
 
 /// A host that clients ask one proxy for and no tenant has: a school that is not set up yet, one that has left, or a
@@ -114,6 +122,52 @@ pub struct UnknownHost {
 impl UnknownHost {
     /// Names in one report: 100, about 15 KB.
     pub const MOST: usize = 100;
+}
+
+/// An issuer of tokens that may have a new key: a token that says it is of the issuer names one that the node does not
+/// have. Anybody can write such a token, so it is a reason to look, and no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MissingKey {
+    /// Whose key.
+    pub issuer: IssuerId,
+    /// The key that was named last (`kid`), shortened; `null` when the token named none.
+    pub kid: Option<String>,
+    /// How many such tokens there were since the node started.
+    pub count: u64,
+    /// When the last came, milliseconds since 1970.
+    pub last_seen_ms: i64,
+}
+
+impl MissingKey {
+    /// Issuers in one report: 64. A platform has a handful.
+    pub const MOST: usize = 64;
+}
+
+/// A request that named two tenants, and was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CrossTenantAttempt {
+    /// When, milliseconds since 1970.
+    pub at_ms: i64,
+    /// The node's identifier of the request.
+    pub request_id: String,
+    /// Who asked.
+    #[schema(value_type = Option<String>)]
+    pub client: Option<IpAddr>,
+    /// The host, normalised.
+    pub host: String,
+    /// The tenant it was for.
+    pub tenant: Option<TenantId>,
+    /// The slug of that tenant.
+    pub tenant_slug: Option<Slug>,
+    /// What disagreed: `header`, `slug_header`, `query`, `token` or `path`.
+    pub kind: String,
+    /// What it said, shortened, without control characters.
+    pub named: String,
+}
+
+impl CrossTenantAttempt {
+    /// Attempts in one report: 64, about 20 KB.
+    pub const MOST: usize = 64;
 }
 
 /// A revision that changed nothing, because it was refused.

@@ -13,6 +13,7 @@
 pub mod publish;
 pub mod server;
 
+mod background;
 mod bootstrap;
 mod http;
 mod jwks;
@@ -20,6 +21,7 @@ mod metrics;
 mod operation;
 mod socket;
 
+pub use background::KeyRefresher;
 pub use bootstrap::{ADMIN_TOKEN, BootstrapError, JWKS, NODE_TOKEN, bootstrap};
 pub use jwks::jwks;
 pub use server::{ControlError, ControlHandle, ControlOptions, ControlServer, SocketNeed, SocketOptions};

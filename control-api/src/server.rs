@@ -25,6 +25,7 @@ use schoolgate_config::model::DomainName;
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_store::Store;
 
+use crate::background::KeyRefresher;
 use crate::http::envelope::Peer;
 use crate::http::router::router;
 use crate::http::{Api, Parts};
@@ -63,6 +64,8 @@ pub struct ControlOptions {
     pub store: Store,
     /// Makes revisions of it; [`Publisher::run`] is the caller's to start.
     pub publisher: Publisher,
+    /// Reads the keys of issuers of tokens; [`KeyRefresher::run`] is the caller's to start.
+    pub keys: KeyRefresher,
     /// Names within these count as owned and pointing here.
     pub assume_owned: Vec<DomainName>,
     /// What apex domains point at.
@@ -151,6 +154,7 @@ impl ControlServer {
             store: options.store,
             publisher: options.publisher,
             feed,
+            keys: options.keys,
             platform: Arc::new(Platform { assume_owned: options.assume_owned, addresses: options.addresses }),
             issues_at_once: options.issues_at_once,
             metrics: Metrics::new(),

@@ -197,7 +197,12 @@ impl Gateway {
             path: request.uri.path(),
             query: request.uri.query(),
             headers: &Fields { headers: &request.headers, name_us: exchange.head.has_unwanted },
-            token: &Presented { headers: &request.headers, cache: &self.1, now: exchange.began_ms.div_euclid(1_000) },
+            token: &Presented {
+                headers: &request.headers,
+                cache: &self.1,
+                now: exchange.began_ms.div_euclid(1_000),
+                observe: &self.0.observe,
+            },
         };
         let decision = identity::decide(&table, &facts);
         exchange.times.decided = Some(exchange.elapsed());

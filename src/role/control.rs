@@ -15,7 +15,7 @@ use schoolgate_config::settings::{Control, Settings};
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::Publisher;
 use schoolgate_control_api::{
-    ControlError, ControlHandle, ControlOptions, ControlServer, SocketNeed, SocketOptions, bootstrap,
+    ControlError, ControlHandle, ControlOptions, ControlServer, KeyRefresher, SocketNeed, SocketOptions, bootstrap,
 };
 use schoolgate_store::{OpenMode, Store};
 use serde_json::json;
@@ -108,15 +108,18 @@ impl ControlPlane {
         bootstrap(&store, &keeper, &settings.data.dir).await?;
         let (key_file, certificate_file) = ca_files(settings);
         let authority = InternalAuthority::open_or_create(&key_file, &certificate_file, &keeper, Arc::clone(&clock))?;
-        let worker = Worker::new(store.clone(), Arc::new(authority), Arc::clone(&keeper), clock);
+        let worker = Worker::new(store.clone(), Arc::new(authority), Arc::clone(&keeper), Arc::clone(&clock));
         let publisher = Publisher::load(store.clone()).await?;
 
-        let api = start_api(settings, &store, &publisher).await?;
+        let keys = KeyRefresher::new(store.clone(), publisher.feed(), Arc::clone(&clock));
+        let api = start_api(settings, &store, &publisher, keys.clone()).await?;
 
         let stop = CancellationToken::new();
         let background = Supervisor::new(stop.clone());
         let (token, service) = (stop.clone(), publisher.clone());
         background.keep_running("publisher", move || service.clone().run(token.clone().cancelled_owned()));
+        let token = stop.clone();
+        background.keep_running("token-keys", move || keys.clone().run(token.clone().cancelled_owned()));
         let token = stop.clone();
         background.keep_running("certificates", move || {
             let (worker, token) = (worker.clone(), token.clone());
@@ -169,13 +172,19 @@ fn control_socket(settings: &Settings) -> Option<SocketOptions> {
     (!text.is_empty()).then(|| SocketOptions { path: settings.path(text), need })
 }
 
-async fn start_api(settings: &Settings, store: &Store, publisher: &Publisher) -> anyhow::Result<ControlHandle> {
+async fn start_api(
+    settings: &Settings,
+    store: &Store,
+    publisher: &Publisher,
+    keys: KeyRefresher,
+) -> anyhow::Result<ControlHandle> {
     let owned = settings.platform.assume_owned.iter();
     let options = ControlOptions {
         listen: settings.control.listen,
         socket: control_socket(settings),
         store: store.clone(),
         publisher: publisher.clone(),
+        keys,
         assume_owned: owned.map(|suffix| DomainName::parse(suffix)).collect::<Result<_, _>>()?,
         addresses: settings.platform.addresses.clone(),
         issues_at_once: true,

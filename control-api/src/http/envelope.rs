@@ -117,6 +117,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::background::KeyRefresher;
     use crate::http::Parts;
     use crate::metrics::Metrics;
     use crate::publish::Publisher;
@@ -127,7 +128,9 @@ mod tests {
         let url = format!("sqlite://{}", dir.path().join("control.db").display());
         let store = Store::open(&url, OpenMode::Create).await.expect("a store");
         let publisher = Publisher::load(store.clone()).await.expect("loaded");
+        let keys = KeyRefresher::new(store.clone(), publisher.feed(), std::sync::Arc::new(SystemClock));
         let api = Api::new(Parts {
+            keys,
             store,
             feed: publisher.feed(),
             publisher,

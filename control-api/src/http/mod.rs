@@ -13,6 +13,7 @@ pub(crate) mod write;
 mod audit;
 mod certificates;
 mod domains;
+mod events;
 mod health;
 mod internal;
 mod nodes;
@@ -23,7 +24,9 @@ mod revisions;
 mod routes;
 mod status;
 mod tenants;
+mod token_issuers;
 mod tokens;
+mod unknown_hosts;
 mod zones;
 
 use std::sync::Arc;
@@ -41,6 +44,7 @@ use utoipa::ToSchema;
 use schoolgate_config::time::Clock;
 use schoolgate_store::{Page, Store};
 
+use crate::background::KeyRefresher;
 use crate::metrics::Metrics;
 use crate::operation::Platform;
 use crate::publish::{FeedServer, Publisher};
@@ -56,6 +60,8 @@ pub(crate) struct Parts {
     pub(crate) publisher: Publisher,
     /// Hands them to proxies.
     pub(crate) feed: FeedServer,
+    /// Reads the keys of issuers of tokens.
+    pub(crate) keys: KeyRefresher,
     /// What the settings say.
     pub(crate) platform: Arc<Platform>,
     /// Whether a certificate comes within the time that a caller waits.

@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use schoolgate_config::feed::{BackendReport, RefusedRevision};
+use schoolgate_config::feed::{BackendReport, MissingKey, RefusedRevision};
 use schoolgate_config::model::{NodeId, Revision};
 use schoolgate_config::time::rfc3339;
 
@@ -43,6 +43,8 @@ pub(crate) struct NodeView {
     requests_in_flight: Option<u64>,
     /// How it finds its backends.
     backends: Vec<BackendReport>,
+    /// Issuers whose tokens name keys that it does not have.
+    missing_keys: Vec<MissingKey>,
     /// Things an operator should know.
     notices: Vec<String>,
 }
@@ -65,6 +67,7 @@ impl NodeView {
             connections: None,
             requests_in_flight: None,
             backends: Vec::new(),
+            missing_keys: Vec::new(),
             notices: Vec::new(),
         };
         if let Some(report) = report {
@@ -76,6 +79,7 @@ impl NodeView {
             view.connections = Some(report.connections);
             view.requests_in_flight = Some(report.requests_in_flight);
             view.backends = report.backends;
+            view.missing_keys = report.missing_keys;
             notices.extend(report.notices);
         }
         view.notices = notices;

@@ -7,8 +7,8 @@ use utoipa_axum::routes;
 
 use super::envelope::envelope;
 use super::{
-    Api, audit, certificates, domains, health, internal, nodes, openapi, plans, pools, public, revisions,
-    routes as route_handlers, status, tenants, tokens, zones,
+    Api, audit, certificates, domains, events, health, internal, nodes, openapi, plans, pools, public, revisions,
+    routes as route_handlers, status, tenants, token_issuers, tokens, unknown_hosts, zones,
 };
 
 /// The API as a service.
@@ -51,6 +51,13 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(pools::undrain))
         .routes(routes!(route_handlers::list, route_handlers::create))
         .routes(routes!(route_handlers::get, route_handlers::replace, route_handlers::patch, route_handlers::delete))
+        .routes(routes!(token_issuers::list, token_issuers::create))
+        .routes(routes!(token_issuers::get, token_issuers::replace, token_issuers::patch, token_issuers::delete))
+        .routes(routes!(token_issuers::refresh))
+        .routes(routes!(unknown_hosts::list))
+        .routes(routes!(unknown_hosts::adopt))
+        .routes(routes!(unknown_hosts::ignore, unknown_hosts::heed))
+        .routes(routes!(events::list))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(status::get))

@@ -28,9 +28,16 @@ pub(crate) trait Resource: Aggregate {
     const KEY: &'static str;
     /// Fields of the view that no operator sets. One that comes back as it was read is not an error.
     const READ_ONLY: &'static [&'static str];
+    /// Those of them that change by themselves: what a document says of these is passed over.
+    const MOVING: &'static [&'static str] = &[];
 
     /// The object that an operator's input makes of what was there before. Adds what is wrong with the input.
     fn assemble(input: Self::Input, before: Option<&Self>, table: &RoutingTable, errors: &mut Errors) -> Self;
+
+    /// The object as a document that an operator could have sent.
+    fn document(&self) -> Value {
+        super::json(self)
+    }
 
     /// How the API shows it.
     fn view(stored: &Stored<Self>, table: &RoutingTable) -> Value;
@@ -73,7 +80,7 @@ pub(crate) async fn create<R: Resource>(work: &mut Work, body: &Value) -> Result
     let value = compose::<R>(work.transaction.table(), &whole::<R>(body), None)?;
     value.check(None, work.transaction.table())?;
     let stored = work.transaction.insert(value).await?;
-    let summary = settable::<R>(&super::json(&stored.value));
+    let summary = settable::<R>(&stored.value.document());
     Ok(done(work, &stored, What::Created, "create", summary))
 }
 
@@ -160,7 +167,7 @@ pub(crate) fn patched<R: Resource>(before: &Stored<R>, table: &RoutingTable, pat
     let mut errors = Errors::default();
     let patch = without_read_only::<R>(patch, Some(&R::view(before, table)), &mut errors);
     errors.ok(Some(())).map_err(Refusal::Invalid)?;
-    Ok(merge_patch(settable::<R>(&super::json(&before.value)), &patch))
+    Ok(merge_patch(settable::<R>(&before.value.document()), &patch))
 }
 
 /// Writes what a whole document makes of an object.
@@ -188,7 +195,7 @@ pub(crate) async fn save<R: Resource>(
     value: R,
     verb: &str,
 ) -> Result<Done, Refusal> {
-    let summary = difference(&super::json(&before.value), &super::json(&value));
+    let summary = difference(&before.value.document(), &value.document());
     let stored = work.transaction.update(value, None).await?;
     Ok(done(work, &stored, What::Changed, verb, summary))
 }
@@ -245,6 +252,7 @@ fn keyed<R: Resource>(body: Value, key: &R::Key) -> Result<Value, Refusal> {
 fn without_read_only<R: Resource>(body: &Value, now: Option<&Value>, errors: &mut Errors) -> Value {
     let Value::Object(members) = body else { return body.clone() };
     let mut rest = members.clone();
+    rest.retain(|field, _| !R::MOVING.contains(&field.as_str()));
     for field in R::READ_ONLY {
         let Some(value) = rest.remove(*field) else { continue };
         let unchanged = now.is_some_and(|now| now.get(*field).unwrap_or(&Value::Null) == &value);
@@ -282,7 +290,8 @@ fn difference(before: &Value, after: &Value) -> Value {
     Value::Object(changed)
 }
 
-fn done<R: Resource>(work: &Work, stored: &Stored<R>, what: What, verb: &str, summary: Value) -> Done {
+/// What a write of an object did.
+pub(crate) fn done<R: Resource>(work: &Work, stored: &Stored<R>, what: What, verb: &str, summary: Value) -> Done {
     let table = work.transaction.table();
     Done {
         what,
@@ -306,7 +315,7 @@ pub(crate) fn removed<R: Resource>(value: &R) -> Done {
         path: format!("{}/{}", R::COLLECTION, value.key()),
         action: format!("{}.delete", R::KIND.as_str()),
         about: R::object_key(&value.key()).to_string(),
-        summary: super::json(value),
+        summary: value.document(),
         names: Vec::new(),
         again: None,
     }

@@ -12,7 +12,9 @@ pub(crate) mod plans;
 pub(crate) mod pools;
 pub(crate) mod routes;
 pub(crate) mod tenants;
+pub(crate) mod token_issuers;
 pub(crate) mod tokens;
+pub(crate) mod unknown_hosts;
 pub(crate) mod zones;
 
 use std::net::IpAddr;

@@ -85,6 +85,10 @@ pub(crate) enum Subject {
     Audit,
     /// Tokens.
     Tokens,
+    /// Issuers of tokens that name schools.
+    TokenIssuers,
+    /// What happened that somebody should look at.
+    Events,
 }
 
 /// Whether a request changes something.
@@ -102,7 +106,7 @@ pub(crate) struct Permission(pub(crate) Subject, pub(crate) Access);
 
 impl Subject {
     /// All of them.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Tenants,
         Self::Domains,
         Self::Zones,
@@ -114,6 +118,8 @@ impl Subject {
         Self::Certificates,
         Self::Audit,
         Self::Tokens,
+        Self::TokenIssuers,
+        Self::Events,
     ];
 
     /// The name used in scopes.
@@ -130,6 +136,8 @@ impl Subject {
             Self::Certificates => "certificates",
             Self::Audit => "audit",
             Self::Tokens => "tokens",
+            Self::TokenIssuers => "token-issuers",
+            Self::Events => "events",
         }
     }
 

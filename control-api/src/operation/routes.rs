@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use schoolgate_config::model::{PoolId, Route, RouteAction, RouteId, RouteMatch, TenantId};
+use schoolgate_config::model::{PoolId, Route, RouteAction, RouteId, RouteMatch};
 use schoolgate_config::table::RoutingTable;
 use schoolgate_store::Stored;
 
@@ -12,7 +12,7 @@ use super::Stamp;
 use super::document::{Errors, Place, Text, readable};
 use super::edit::{Reference, Resource};
 use super::permission::Subject;
-use super::tenants::TenantKey;
+use super::tenants::tenant_of;
 
 /// What of a route an operator sets.
 #[derive(Debug, ToSchema)]
@@ -77,19 +77,6 @@ impl Resource for Route {
     fn references() -> &'static [Reference] {
         &[("pool", |table, name| name.parse().map_or(true, |id| table.pool(&id).is_some()))]
     }
-}
-
-/// The tenant that a route names by identity or slug.
-fn tenant_of(name: &str, table: &RoutingTable, errors: &mut Errors) -> Option<TenantId> {
-    let found = match TenantKey::parse_field(name) {
-        Ok(TenantKey::Id(id)) => table.tenant(&id),
-        Ok(TenantKey::Slug(slug)) => table.tenant_by_slug(slug.as_str()),
-        _ => None,
-    };
-    if found.is_none() {
-        errors.add_at("/tenant", "not_found", "there is no such tenant");
-    }
-    found.map(|entry| entry.tenant.id)
 }
 
 /// Whether text can stand in a request line or a header without becoming something else.

@@ -233,6 +233,19 @@ fn check_theme(theme: &Theme, errors: &mut Errors) {
     }
 }
 
+/// The tenant that the field `tenant` of a document names by identity or slug.
+pub(crate) fn tenant_of(name: &str, table: &RoutingTable, errors: &mut Errors) -> Option<TenantId> {
+    let found = match TenantKey::parse_field(name) {
+        Ok(TenantKey::Id(id)) => table.tenant(&id),
+        Ok(TenantKey::Slug(slug)) => table.tenant_by_slug(slug.as_str()),
+        _ => None,
+    };
+    if found.is_none() {
+        errors.add_at("/tenant", "not_found", "there is no such tenant");
+    }
+    found.map(|entry| entry.tenant.id)
+}
+
 /// How a tenant is named in a path: `tnt_…`, or `slug:greenhill`, or `external:4711`.
 #[derive(Debug, Clone)]
 pub(crate) enum TenantKey {

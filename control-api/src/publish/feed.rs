@@ -1,5 +1,6 @@
 //! Serves revisions to proxies and records their acknowledgements.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use schoolgate_config::feed::{FeedAnswer, NodeReport};
-use schoolgate_config::model::{NodeId, Revision};
+use schoolgate_config::model::{IssuerId, NodeId, Revision};
 use schoolgate_config::snapshot::encode_snapshot;
 use schoolgate_config::table::RoutingTable;
 
+use super::news::Attempt;
 use super::nodes::{LaggingNode, NodeStatus};
 use super::publisher::Shared;
 use super::recent::RecentDelta;
@@ -105,6 +107,21 @@ impl FeedServer {
     pub fn report(&self, report: NodeReport) {
         let published = self.shared.position.borrow().revision;
         self.shared.nodes.report(report, published);
+    }
+
+    /// The latest requests that named two tenants, as proxies reported them, the last first.
+    pub fn cross_tenant_attempts(&self) -> Vec<Attempt> {
+        self.shared.nodes.heard.attempts()
+    }
+
+    /// Issuers of tokens that proxies have said to lack a key of since this was asked last.
+    pub(crate) fn issuers_lacking_keys(&self) -> BTreeSet<IssuerId> {
+        self.shared.nodes.heard.issuers()
+    }
+
+    /// Waits until a proxy says that it lacks a key.
+    pub(crate) async fn key_missing(&self) {
+        self.shared.nodes.heard.key_missing.notified().await;
     }
 
     /// All proxies, by name.

@@ -8,6 +8,7 @@
 //! and the others read what it published.
 
 mod feed;
+mod news;
 mod nodes;
 mod publisher;
 mod recent;
@@ -15,5 +16,6 @@ mod recent;
 mod tests;
 
 pub use feed::FeedServer;
+pub use news::Attempt;
 pub use nodes::{LaggingNode, NodeStatus};
 pub use publisher::{Publisher, PublisherStatus, Unpublished};

@@ -14,6 +14,8 @@ use schoolgate_config::model::{NodeId, Revision};
 use schoolgate_config::time::Clock;
 use schoolgate_store::NodeRecord;
 
+use super::news::{Heard, News};
+
 /// Time after which a proxy that neither polls nor reports no longer counts: 10 s, two of its reports.
 const LIVE_FOR: Duration = Duration::from_secs(10);
 
@@ -88,19 +90,33 @@ pub(super) struct Nodes {
     reported: watch::Sender<u64>,
     /// A proxy was heard of for the first time: to be saved at once, so that it is expected after a crash.
     pub(super) appeared: Notify,
+    /// What reports say to others than the publisher.
+    pub(super) heard: Heard,
     clock: Arc<dyn Clock>,
 }
 
 impl Nodes {
     pub(super) fn new(known: Vec<NodeRecord>, clock: Arc<dyn Clock>) -> Self {
         let (now, now_ms) = (Instant::now(), clock.unix_ms());
+        let heard = Heard::default();
+        for record in &known {
+            if let Some(report) = &record.report {
+                heard.remember(&record.node, News::of(None, report));
+            }
+        }
         let nodes = known.into_iter().map(|record| {
             let expected = now_ms - record.seen_at_ms < EXPECTED_FOR_MS;
             let expected_until = expected.then(|| now + LIVE_FOR);
             let node = Node { seen_at_ms: record.seen_at_ms, report: record.report, expected_until, ..Node::default() };
             (record.node, node)
         });
-        Self { nodes: Mutex::new(nodes.collect()), reported: watch::Sender::new(0), appeared: Notify::new(), clock }
+        Self {
+            nodes: Mutex::new(nodes.collect()),
+            reported: watch::Sender::new(0),
+            appeared: Notify::new(),
+            heard,
+            clock,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Node>> {
@@ -153,12 +169,15 @@ impl Nodes {
     /// A proxy says what it serves.
     pub(super) fn report(&self, report: NodeReport, published: Revision) {
         let id = report.node.clone();
-        self.with(&id, |node| {
+        let news = self.with(&id, |node| {
             if report.serving <= published {
                 node.ahead = None;
             }
+            let news = News::of(node.report.as_ref(), &report);
             node.report = Some(report);
+            news
         });
+        self.heard.take_up(&id, news);
         self.reported.send_modify(|count| *count += 1);
     }
 

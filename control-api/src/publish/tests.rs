@@ -127,6 +127,8 @@ fn report(name: &str, serving: Revision) -> NodeReport {
         backends: Vec::new(),
         notices: Vec::new(),
         unknown_hosts: Vec::new(),
+        missing_keys: Vec::new(),
+        cross_tenant_attempts: Vec::new(),
     }
 }
 

@@ -6,6 +6,8 @@ mod documents;
 mod domains;
 mod reading;
 mod resources;
+mod seen_by_proxies;
 mod server;
 mod site;
+mod token_issuers;
 mod writes;

@@ -17,6 +17,7 @@ async fn an_address_in_use_is_named() {
         socket: None,
         store: site.store.clone(),
         publisher: site.publisher.clone(),
+        keys: site.keys.clone(),
         assume_owned: Vec::new(),
         addresses: Vec::new(),
         issues_at_once: false,

@@ -1,6 +1,7 @@
 //! A control server of a test's own.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schoolgate_config::feed::{FeedAnswer, NodeReport};
@@ -8,7 +9,7 @@ use schoolgate_config::model::{Certificate, CertificateRef, Fingerprint, Revisio
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::{FeedServer, Publisher};
-use schoolgate_control_api::{ControlHandle, ControlOptions, ControlServer, bootstrap};
+use schoolgate_control_api::{ControlHandle, ControlOptions, ControlServer, KeyRefresher, bootstrap};
 use schoolgate_store::{Actor, OpenMode, Store};
 use schoolgate_testkit::{Api, ApiAnswer};
 use serde_bytes::ByteBuf;
@@ -24,6 +25,7 @@ pub(crate) struct Site {
     pub(crate) api: Api,
     pub(crate) store: Store,
     pub(crate) publisher: Publisher,
+    pub(crate) keys: KeyRefresher,
     pub(crate) handle: Option<ControlHandle>,
     pub(crate) data: PathBuf,
     pub(crate) keeper: Keeper,
@@ -53,7 +55,10 @@ impl Site {
         bootstrap(&store, &keeper, &data).await.expect("bootstrapped");
         let publisher = Publisher::load(store.clone()).await.expect("loaded");
         tokio::spawn(publisher.clone().run(std::future::pending()));
+        let keys = KeyRefresher::new(store.clone(), publisher.feed(), Arc::new(SystemClock));
+        tokio::spawn(keys.clone().run(std::future::pending()));
         let options = ControlOptions {
+            keys: keys.clone(),
             listen: ([127, 0, 0, 1], 0).into(),
             socket: None,
             store: store.clone(),
@@ -65,7 +70,7 @@ impl Site {
         let handle = ControlServer::start(options).await.expect("a server");
         let token = std::fs::read_to_string(data.join("admin.token")).expect("the admin's token");
         let api = Api::new(handle.address(), Some(&token));
-        Self { api, store, publisher, handle: Some(handle), data, keeper, _dir: dir }
+        Self { api, store, publisher, keys, handle: Some(handle), data, keeper, _dir: dir }
     }
 
     /// A pool `shared` and a tenant on it.
@@ -128,6 +133,8 @@ pub(crate) fn report(node: &str, serving: Revision) -> NodeReport {
         backends: Vec::new(),
         notices: Vec::new(),
         unknown_hosts: Vec::new(),
+        missing_keys: Vec::new(),
+        cross_tenant_attempts: Vec::new(),
     }
 }
 

@@ -14,6 +14,8 @@ use ring::digest::{SHA256, digest};
 use schoolgate_config::identity::{self, Bearer, TokenError, VerifiedToken};
 use schoolgate_config::table::{Live, RoutingTable};
 
+use crate::observe::Observe;
+
 /// Parts of the memory, each behind a lock of its own: 16, so that two workers seldom want one at once.
 const SHARDS: usize = 16;
 /// Tokens of one generation in one part: 1,024. Two generations are kept, so 32,768 tokens in all; about 300 bytes each,
@@ -89,6 +91,18 @@ pub(crate) struct Presented<'a> {
     pub(crate) cache: &'a TokenCache,
     /// Seconds since 1970.
     pub(crate) now: i64,
+    /// Told of tokens whose key the issuer does not have.
+    pub(crate) observe: &'a Observe,
+}
+
+impl Presented<'_> {
+    fn worth<L: Live>(&self, table: &RoutingTable<L>, token: &[u8]) -> Bearer {
+        let bearer = self.cache.bearer(table, token, self.now);
+        if let Bearer::Refused { issuer, error: TokenError::Key } = &bearer {
+            self.observe.key_missing(&issuer.id, token);
+        }
+        bearer
+    }
 }
 
 impl identity::Token for Presented<'_> {
@@ -98,7 +112,7 @@ impl identity::Token for Presented<'_> {
             (None, _) => Bearer::Absent,
             (Some(_), Some(_)) => Bearer::Several,
             (Some(line), None) => {
-                identity::token_of(line.as_bytes()).map_or(Bearer::Absent, |t| self.cache.bearer(table, t, self.now))
+                identity::token_of(line.as_bytes()).map_or(Bearer::Absent, |token| self.worth(table, token))
             }
         }
     }

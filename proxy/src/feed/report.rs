@@ -168,6 +168,8 @@ impl<L: Counted> NodeView<L> {
             backends,
             notices,
             unknown_hosts: self.observe.unknown_hosts(),
+            missing_keys: self.observe.missing_keys(),
+            cross_tenant_attempts: self.observe.reported_attempts(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
+use schoolgate_config::feed;
 use schoolgate_config::model::{Slug, TenantId};
 use schoolgate_config::time::rfc3339;
 use serde::Serialize;
@@ -67,6 +68,22 @@ impl Serialize for CrossTenantAttempt {
             named: &self.named,
         }
         .serialize(serializer)
+    }
+}
+
+impl From<CrossTenantAttempt> for feed::CrossTenantAttempt {
+    fn from(attempt: CrossTenantAttempt) -> Self {
+        let (tenant, tenant_slug) = attempt.tenant.unzip();
+        Self {
+            at_ms: attempt.at_ms,
+            request_id: attempt.request_id,
+            client: attempt.client,
+            host: attempt.host,
+            tenant,
+            tenant_slug,
+            kind: attempt.kind.as_str().to_owned(),
+            named: attempt.named.into(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod busiest;
 mod counters;
 mod crossings;
 mod metrics;
+mod missing_keys;
 mod node;
 pub mod status;
 mod unknown_hosts;
@@ -17,8 +18,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use schoolgate_config::feed::UnknownHost;
-use schoolgate_config::model::{BackendAddress, BackendId, Pool, PoolId, Revision, Tenant};
+use schoolgate_config::feed::{self, MissingKey, UnknownHost};
+use schoolgate_config::model::{BackendAddress, BackendId, IssuerId, Pool, PoolId, Revision, Tenant};
 use schoolgate_config::table::Live;
 use schoolgate_config::time::Clock;
 
@@ -30,6 +31,7 @@ pub use metrics::Metrics;
 use crate::transport::TlsVersion;
 use access_log::AccessLog;
 use crossings::Crossings;
+use missing_keys::MissingKeys;
 use node::NodeMetrics;
 use unknown_hosts::UnknownHosts;
 
@@ -151,6 +153,7 @@ pub struct Observe {
     pub(crate) node: NodeMetrics,
     unknown_hosts: UnknownHosts,
     crossings: Crossings,
+    missing_keys: MissingKeys,
     log: AccessLog,
     clock: Arc<dyn Clock>,
 }
@@ -177,6 +180,7 @@ impl Observe {
             node: NodeMetrics::new(),
             unknown_hosts: UnknownHosts::default(),
             crossings: Crossings::default(),
+            missing_keys: MissingKeys::default(),
             log,
             clock,
         })
@@ -189,6 +193,7 @@ impl Observe {
             node: NodeMetrics::new(),
             unknown_hosts: UnknownHosts::default(),
             crossings: Crossings::default(),
+            missing_keys: MissingKeys::default(),
             log: AccessLog::off(),
             clock,
         }
@@ -252,6 +257,21 @@ impl Observe {
     /// The latest requests that named two tenants, the last first.
     pub fn cross_tenant_attempts(&self) -> Vec<CrossTenantAttempt> {
         self.crossings.latest()
+    }
+
+    /// The latest of them in the form of a report.
+    pub(crate) fn reported_attempts(&self) -> Vec<feed::CrossTenantAttempt> {
+        self.crossings.latest().into_iter().take(feed::CrossTenantAttempt::MOST).map(Into::into).collect()
+    }
+
+    /// A token that says it is of this issuer names a key that the issuer's table entry does not have.
+    pub(crate) fn key_missing(&self, issuer: &IssuerId, token: &[u8]) {
+        self.missing_keys.named_by(issuer, token, self.clock.unix_ms());
+    }
+
+    /// Issuers whose tokens name keys that are not there.
+    pub(crate) fn missing_keys(&self) -> Vec<MissingKey> {
+        self.missing_keys.all()
     }
 
     /// A retry goes to another backend of this pool.

@@ -10,8 +10,9 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use schoolgate_config::model::{
-    BackendAddress, BackendId, BackendState, Balance, Color, DomainName, FrameOptions, Isolation, PlanId, PoolId,
-    PoolKind, PoolKindRule, ProbeKind, QuotaMode, ReferrerPolicy, Slug, SubscriptionStatus, TenantId, Weight,
+    BackendAddress, BackendId, BackendState, Balance, Color, DomainName, FrameOptions, Isolation, IssuerId, Jwks,
+    KeyUrl, PlanId, PoolId, PoolKind, PoolKindRule, ProbeKind, QuotaMode, ReferrerPolicy, Slug, SubscriptionStatus,
+    TenantId, TokenAlgorithm, Weight,
 };
 
 use super::{Errors, Place, Readable, kind_of};
@@ -185,7 +186,18 @@ macro_rules! parsed {
         }
     )*};
 }
-parsed!(Slug, PlanId, PoolId, TenantId, BackendId, DomainName, Color, BackendAddress);
+parsed!(Slug, PlanId, PoolId, TenantId, BackendId, DomainName, Color, BackendAddress, IssuerId, KeyUrl);
+
+/// As the issuer publishes it; what is no public key of a kind that we take is told.
+impl Readable for Jwks {
+    fn read(value: &Value, at: &Place, errors: &mut Errors) -> Option<Self> {
+        let Value::Object(_) = value else {
+            errors.add(at, "wrong_type", format!("expected a JSON Web Key Set, found {}", kind_of(value)));
+            return None;
+        };
+        Self::parse(value.to_string().as_bytes()).map_err(|e| errors.add(at, "invalid", e.to_string())).ok()
+    }
+}
 
 /// Enums of the model: read by serde, whose message lists the alternatives.
 macro_rules! chosen {
@@ -211,7 +223,8 @@ chosen!(
     PoolKind,
     ProbeKind,
     Balance,
-    BackendState
+    BackendState,
+    TokenAlgorithm
 );
 
 impl Readable for Weight {

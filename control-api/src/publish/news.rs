@@ -1,0 +1,178 @@
+//! What a report of a proxy says that the one before it did not.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use schoolgate_config::feed::{CrossTenantAttempt, MissingKey, NodeReport};
+use schoolgate_config::model::{IssuerId, NodeId};
+
+/// Attempts kept: 2,000, about 600 KB. Every one is in the log and counted by its proxy; these are to be looked at.
+const ATTEMPTS: usize = 2_000;
+
+/// Issuers that wait to be looked at: 1,000. They wait for moments, and a platform has a handful.
+const WAITING: usize = 1_000;
+
+/// A request that named two tenants, and the proxy that refused it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which proxy.
+    pub node: NodeId,
+    /// What it said.
+    pub attempt: CrossTenantAttempt,
+}
+
+impl Attempt {
+    /// Its place among all: by time, then by request.
+    pub fn place(&self) -> (i64, &str) {
+        (self.attempt.at_ms, &self.attempt.request_id)
+    }
+}
+
+/// What a report says that is new.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct News {
+    attempts: Vec<CrossTenantAttempt>,
+    issuers: Vec<IssuerId>,
+}
+
+impl News {
+    /// What `now` says and `before` did not.
+    pub(super) fn of(before: Option<&NodeReport>, now: &NodeReport) -> Self {
+        let said = |attempt: &CrossTenantAttempt| {
+            before.is_some_and(|b| b.cross_tenant_attempts.iter().any(|old| old.request_id == attempt.request_id))
+        };
+        let looked = |missing: &MissingKey| before.is_some_and(|before| before.missing_keys.contains(missing));
+        let attempts = now.cross_tenant_attempts.iter().take(CrossTenantAttempt::MOST);
+        let missing = now.missing_keys.iter().take(MissingKey::MOST);
+        Self {
+            attempts: attempts.filter(|attempt| !said(attempt)).cloned().collect(),
+            issuers: missing.filter(|missing| !looked(missing)).map(|missing| missing.issuer.clone()).collect(),
+        }
+    }
+}
+
+/// What proxies said last, for those who care.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    attempts: Mutex<VecDeque<Attempt>>,
+    issuers: Mutex<BTreeSet<IssuerId>>,
+    /// An issuer is waiting.
+    pub(super) key_missing: Notify,
+}
+
+impl Heard {
+    /// Takes up what a report of `node` says that is new, and tells it.
+    pub(super) fn take_up(&self, node: &NodeId, news: News) {
+        news.attempts.iter().for_each(|attempt| tell(node, attempt));
+        self.remember(node, news);
+    }
+
+    /// Takes up what was told before this process began.
+    pub(super) fn remember(&self, node: &NodeId, news: News) {
+        if !news.attempts.is_empty() {
+            let mut attempts = lock(&self.attempts);
+            for attempt in news.attempts {
+                attempts.push_back(Attempt { node: node.clone(), attempt });
+            }
+            // Proxies report in turns, each the last first.
+            attempts.make_contiguous().sort_by(|a, b| a.place().cmp(&b.place()));
+            let surplus = attempts.len().saturating_sub(ATTEMPTS);
+            attempts.drain(..surplus);
+        }
+        if !news.issuers.is_empty() {
+            let mut issuers = lock(&self.issuers);
+            let room = WAITING.saturating_sub(issuers.len());
+            issuers.extend(news.issuers.into_iter().take(room));
+            self.key_missing.notify_one();
+        }
+    }
+
+    /// The latest attempts, the last first.
+    pub(super) fn attempts(&self) -> Vec<Attempt> {
+        lock(&self.attempts).iter().rev().cloned().collect()
+    }
+
+    /// Issuers that were said to lack a key since this was asked last.
+    pub(super) fn issuers(&self) -> BTreeSet<IssuerId> {
+        std::mem::take(&mut *lock(&self.issuers))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every write leaves the value whole, so one that panicked has spoilt nothing.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tell(node: &NodeId, attempt: &CrossTenantAttempt) {
+    let CrossTenantAttempt { request_id, host, kind, named, .. } = attempt;
+    tracing::warn!(
+        event = "security.cross_tenant_attempt",
+        node.id = %node,
+        request.id = %request_id,
+        tenant.id = attempt.tenant.as_ref().map(tracing::field::display),
+        client.addr = attempt.client.as_ref().map(tracing::field::display),
+        host = %host,
+        identifier = %kind,
+        "{node} refused a request for {host}: its {kind} named `{named}`"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(missing: &[(&str, i64)], attempts: &[i64]) -> NodeReport {
+        let missing: Vec<_> = missing
+            .iter()
+            .map(|(issuer, at)| json!({"issuer": issuer, "kid": "k", "count": 1, "last_seen_ms": at}))
+            .collect();
+        let attempts: Vec<_> = attempts
+            .iter()
+            .map(|at| {
+                json!({"at_ms": at, "request_id": at.to_string(), "client": "192.0.2.1", "host": "ash.example",
+                       "tenant": null, "tenant_slug": "ash", "kind": "header", "named": "birch"})
+            })
+            .collect();
+        serde_json::from_value(json!({
+            "node": "n1", "serving": 1, "version": "0", "started_at_ms": 0, "certificates": 0, "connections": 0,
+            "requests_in_flight": 0, "missing_keys": missing, "cross_tenant_attempts": attempts,
+        }))
+        .expect("a report")
+    }
+
+    #[test]
+    fn what_was_said_before_is_not_new() {
+        let first = report(&[("a", 1)], &[2, 1]);
+        assert_eq!(News::of(Some(&first), &first), News::default());
+        let news = News::of(Some(&first), &report(&[("a", 5), ("b", 1)], &[3, 2, 1]));
+        let issuers: Vec<_> = news.issuers.iter().map(IssuerId::as_str).collect();
+        assert_eq!((news.attempts.len(), news.attempts[0].at_ms), (1, 3));
+        assert_eq!(issuers, ["a", "b"], "a token came that the last report did not know of");
+    }
+
+    #[test]
+    fn the_latest_attempts_of_all_proxies_are_kept_in_the_order_of_time() {
+        let heard = Heard::default();
+        for (node, from) in [("n1", 1), ("n2", 2)] {
+            let node: NodeId = node.parse().expect("a name");
+            for at in 0..1_500 {
+                heard.take_up(&node, News::of(None, &report(&[], &[2 * at + from])));
+            }
+        }
+        let attempts = heard.attempts();
+        assert_eq!((attempts.len(), attempts[0].attempt.at_ms), (ATTEMPTS, 3_000));
+        assert!(attempts.is_sorted_by(|a, b| a.place() > b.place()));
+    }
+
+    #[test]
+    fn an_issuer_that_lacks_a_key_is_told_once() {
+        let heard = Heard::default();
+        heard.take_up(&"n1".parse().expect("a name"), News::of(None, &report(&[("a", 1)], &[])));
+        assert_eq!(heard.issuers().len(), 1);
+        assert_eq!(heard.issuers().len(), 0);
+    }
+}
