@@ -59,6 +59,11 @@ pub(crate) enum Command {
     /// Tokens of the control API: list, create, revoke
     #[command(subcommand)]
     Token(client::token::TokenCommand),
+    /// Issuers of tokens that name schools: list, get, create, update, delete, refresh
+    #[command(subcommand)]
+    TokenIssuer(client::token_issuer::TokenIssuerCommand),
+    /// Hosts that clients ask for and no school has: list, adopt, ignore, unignore
+    UnknownHosts(client::unknown_hosts::UnknownHostsArgs),
     /// How it is: nodes, revisions, certificates, backends
     Status(client::status::StatusArgs),
 

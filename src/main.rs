@@ -44,6 +44,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Route(command) => client::run(client::route::run(&command)),
         Command::Zone(command) => client::run(client::zone::run(&command)),
         Command::Token(command) => client::run(client::token::run(&command)),
+        Command::TokenIssuer(command) => client::run(client::token_issuer::run(&command)),
+        Command::UnknownHosts(args) => client::run(client::unknown_hosts::run(&args)),
         Command::Status(args) => client::run(client::status::run(&args)),
     }
 }

@@ -11,6 +11,8 @@ pub(crate) mod route;
 pub(crate) mod status;
 pub(crate) mod tenant;
 pub(crate) mod token;
+pub(crate) mod token_issuer;
+pub(crate) mod unknown_hosts;
 pub(crate) mod zone;
 
 use std::io::{BufRead, IsTerminal, Write as _};
