@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{DomainName, IssuerId, NodeId, Revision, Slug, TenantId};
+use crate::model::{DomainName, IssuerId, KeyId, NodeId, Revision, Slug, TenantId};
 use crate::snapshot::{Delta, Snapshot, WireError, decode_delta, decode_snapshot, encode_delta, encode_snapshot};
 
 /// What came after a revision.
@@ -85,6 +85,9 @@ pub struct NodeReport {
     pub connections: u64,
     /// Requests in flight.
     pub requests_in_flight: u64,
+    /// The context key it signs with. Absent: it has none, or is of a release that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_key: Option<KeyId>,
     /// How it finds its backends.
     #[serde(default)]
     pub backends: Vec<BackendReport>,

@@ -5,15 +5,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair};
-use serde_bytes::ByteBuf;
-
-use schoolgate_config::model::{ContextKey, ContextKeyState, KeyId};
+use schoolgate_config::model::ContextKeyState;
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::time::new_ulid;
 use schoolgate_store::{Actor, Store, StoreError, Token, TokenKind};
 
+use crate::context_keys;
 use crate::jwks::jwks;
 use crate::operation::permission::Role;
 use crate::operation::tokens::new_secret;
@@ -95,29 +92,21 @@ async fn issue(store: &Store, kind: TokenKind, path: &Path) -> Result<(), Bootst
 }
 
 async fn make_context_key(store: &Store, keeper: &Keeper) -> Result<(), BootstrapError> {
-    let private = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("the system's random numbers are there");
-    let pair = Ed25519KeyPair::from_pkcs8(private.as_ref()).expect("it was made a line above");
-    let kid = format!("ctx-{}", new_ulid().to_string().to_ascii_lowercase());
-    let id: KeyId = kid.parse().expect("a ULID in lower case is a label");
-    let key = ContextKey {
-        public: ByteBuf::from(pair.public_key().as_ref()),
-        private: keeper.seal(ContextKey::KEY_PURPOSE, id.as_str(), private.as_ref()),
-        state: ContextKeyState::Active,
-        id,
-    };
     let mut transaction = store.begin(Actor::system("first-start")).await?;
     // Another process may have been first.
     if transaction.table().context_keys().any(|key| key.state == ContextKeyState::Active) {
         transaction.rollback().await;
         return Ok(());
     }
+    let key = context_keys::first(keeper, transaction.now_ms());
+    let kid = key.id.clone();
     transaction.insert(key).await?;
     transaction.commit("context_key.create", &format!("context key {kid}"), serde_json::Value::Null).await?;
     Ok(())
 }
 
 /// Writes a file whole or not at all, in place of one that is there.
-fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir)?;
     let temporary = path.with_extension(format!("new-{}", new_ulid()));

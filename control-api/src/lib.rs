@@ -15,6 +15,7 @@ pub mod server;
 
 mod background;
 mod bootstrap;
+mod context_keys;
 mod http;
 mod jwks;
 mod metrics;
@@ -23,6 +24,7 @@ mod socket;
 
 pub use background::KeyRefresher;
 pub use bootstrap::{ADMIN_TOKEN, BootstrapError, JWKS, NODE_TOKEN, bootstrap};
+pub use context_keys::{ContextKeys, Rotation};
 pub use jwks::jwks;
 pub use server::{ControlError, ControlHandle, ControlOptions, ControlServer, SocketNeed, SocketOptions};
 pub use socket::SocketError;

@@ -26,6 +26,7 @@ use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_store::Store;
 
 use crate::background::KeyRefresher;
+use crate::context_keys::ContextKeys;
 use crate::http::envelope::Peer;
 use crate::http::router::router;
 use crate::http::{Api, Parts};
@@ -72,6 +73,8 @@ pub struct ControlOptions {
     pub addresses: Vec<std::net::IpAddr>,
     /// Whether a worker issues certificates within seconds, so that `?wait=applied` should wait for them.
     pub issues_at_once: bool,
+    /// How the keys of `X-Tenant-Context` take turns; [`crate::Rotation::run`] is the caller's to start.
+    pub context_keys: ContextKeys,
 }
 
 /// The Unix socket of a control server.
@@ -157,6 +160,7 @@ impl ControlServer {
             keys: options.keys,
             platform: Arc::new(Platform { assume_owned: options.assume_owned, addresses: options.addresses }),
             issues_at_once: options.issues_at_once,
+            context_keys: options.context_keys,
             metrics: Metrics::new(),
             visitors: Default::default(),
             turns: Default::default(),

@@ -227,7 +227,7 @@ impl ProxyServer {
 
         let gateway = Gateway::new(GatewayParts {
             table: Arc::clone(&table),
-            signing,
+            signing: Arc::clone(&signing),
             observe: Arc::clone(&observe),
             clock: Arc::clone(&options.clock),
             https_port: https.address.port(),
@@ -239,6 +239,7 @@ impl ProxyServer {
             started_at_ms: options.clock.unix_ms(),
             table: Arc::clone(&table),
             keyring: Arc::clone(&keyring),
+            signing,
             observe: Arc::clone(&observe),
             standing: adoption.standing(),
         });

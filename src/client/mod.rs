@@ -3,6 +3,7 @@
 mod api;
 mod body;
 pub(crate) mod domain;
+pub(crate) mod keys;
 mod output;
 pub(crate) mod plan;
 pub(crate) mod pool;

@@ -15,7 +15,8 @@ use schoolgate_config::settings::{Control, Settings};
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::Publisher;
 use schoolgate_control_api::{
-    ControlError, ControlHandle, ControlOptions, ControlServer, KeyRefresher, SocketNeed, SocketOptions, bootstrap,
+    ContextKeys, ControlError, ControlHandle, ControlOptions, ControlServer, KeyRefresher, Rotation, SocketNeed,
+    SocketOptions, bootstrap,
 };
 use schoolgate_store::{OpenMode, Store};
 use serde_json::json;
@@ -112,12 +113,24 @@ impl ControlPlane {
         let publisher = Publisher::load(store.clone()).await?;
 
         let keys = KeyRefresher::new(store.clone(), publisher.feed(), Arc::clone(&clock));
-        let api = start_api(settings, &store, &publisher, keys.clone()).await?;
+        let context_keys = ContextKeys::new(Arc::clone(&keeper), &settings.context_keys);
+        let api = start_api(settings, &store, &publisher, keys.clone(), context_keys.clone()).await?;
 
         let stop = CancellationToken::new();
         let background = Supervisor::new(stop.clone());
         let (token, service) = (stop.clone(), publisher.clone());
         background.keep_running("publisher", move || service.clone().run(token.clone().cancelled_owned()));
+        let (token, inputs) = (stop.clone(), (store.clone(), publisher.feed(), settings.data.dir.clone()));
+        background.keep_running("context keys", move || {
+            let (store, feed, data_dir) = inputs.clone();
+            let (rotation, token) = (Rotation::new(store, feed, context_keys.clone(), &data_dir), token.clone());
+            async move {
+                tokio::select! {
+                    () = rotation.run() => {}
+                    () = token.cancelled() => {}
+                }
+            }
+        });
         let token = stop.clone();
         background.keep_running("token-keys", move || keys.clone().run(token.clone().cancelled_owned()));
         let token = stop.clone();
@@ -177,6 +190,7 @@ async fn start_api(
     store: &Store,
     publisher: &Publisher,
     keys: KeyRefresher,
+    context_keys: ContextKeys,
 ) -> anyhow::Result<ControlHandle> {
     let owned = settings.platform.assume_owned.iter();
     let options = ControlOptions {
@@ -188,6 +202,7 @@ async fn start_api(
         assume_owned: owned.map(|suffix| DomainName::parse(suffix)).collect::<Result<_, _>>()?,
         addresses: settings.platform.addresses.clone(),
         issues_at_once: true,
+        context_keys,
     };
     ControlServer::start(options).await.map_err(|error| {
         let why = match &error {

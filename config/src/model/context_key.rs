@@ -18,11 +18,26 @@ pub struct ContextKey {
     pub private: SealedKey,
     /// Whether it signs.
     pub state: ContextKeyState,
+    /// When it came to its states. Keys of releases that did not rotate have none.
+    #[serde(default)]
+    pub times: ContextKeyTimes,
 }
 
 impl ContextKey {
     /// What the private half is sealed for; see [`crate::seal`].
     pub const KEY_PURPOSE: &'static str = "tenant-context";
+}
+
+/// When a signing key comes to its states, milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContextKeyTimes {
+    /// Since when backends can fetch it.
+    pub published_ms: i64,
+    /// Since when it signs; while it is next: not before this.
+    pub signs_ms: i64,
+    /// Since when another signs in its place.
+    pub retired_ms: Option<i64>,
 }
 
 /// The life of a signing key: published before it signs, and for a while after.

@@ -15,7 +15,7 @@ mod token_issuer;
 mod zone;
 
 pub use certificate::{Certificate, CertificateRef};
-pub use context_key::{ContextKey, ContextKeyState};
+pub use context_key::{ContextKey, ContextKeyState, ContextKeyTimes};
 pub use domain::{CertificateState, Domain, Ownership, Routing};
 pub use id::{BackendId, Fingerprint, IdError, IssuerId, KeyId, NodeId, PlanId, PoolId, Revision, RouteId, TenantId};
 pub use jwks::{JWKS_BYTES, Jwks, JwksError, KeyName, PublicKey, TokenKey, Unusable};

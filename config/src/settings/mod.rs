@@ -8,8 +8,8 @@ mod sections;
 
 pub use load::{Overlay, SettingsError, load};
 pub use sections::{
-    AccessLog, Acme, Control, Data, Dns, Eab, EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy, Redis, SchoolApp,
-    Seconds, SecurityHeaders, Store, Telemetry,
+    AccessLog, Acme, ContextKeys, Control, Data, Dns, Eab, EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy, Redis,
+    SchoolApp, Seconds, SecurityHeaders, Store, Telemetry,
 };
 
 use std::path::{Path, PathBuf};
@@ -38,6 +38,8 @@ pub struct Settings {
     pub dns: Dns,
     /// The key-encryption key.
     pub keys: Keys,
+    /// The keys that sign `X-Tenant-Context`.
+    pub context_keys: ContextKeys,
     /// School-app instances that `up` supervises.
     pub school_app: SchoolApp,
     /// Logs and metrics.
@@ -105,6 +107,7 @@ impl Settings {
         if let Err(e) = self.node_name() {
             return refuse("proxy.node", &self.proxy.node, &e.to_string());
         }
+        self.context_keys.check()?;
         self.proxy.security.check()?;
         self.proxy.limits.check()
     }

@@ -443,6 +443,49 @@ impl Default for Keys {
     }
 }
 
+/// `[context_keys]`: how the keys that sign `X-Tenant-Context` take turns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContextKeys {
+    /// Days a key signs before the next is made; 0 waits for an operator.
+    pub rotate_days: u32,
+    /// Seconds for which backends may keep the JWKS (`Cache-Control: max-age`).
+    pub max_age_s: Seconds,
+    /// Seconds a new key is published before it signs. At least `max_age_s`, so that every backend knows it by then.
+    pub publish_s: Seconds,
+    /// Seconds a key stays published after the last proxy stopped signing with it. Below 65 (a token's life and the
+    /// leeway of backends) tokens still under way are refused: for trying it out only.
+    pub retire_s: Seconds,
+}
+impl Default for ContextKeys {
+    fn default() -> Self {
+        Self { rotate_days: 30, max_age_s: Seconds(300_000), publish_s: Seconds(900_000), retire_s: Seconds(3_600_000) }
+    }
+}
+
+impl ContextKeys {
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        let refuse = |key: &str, found: String, expected: &str| {
+            Err(SettingsError::Value { key: format!("context_keys.{key}"), found, expected: expected.to_owned() })
+        };
+        if self.rotate_days > 3_650 {
+            return refuse("rotate_days", self.rotate_days.to_string(), "0 (never) to 3650 days");
+        }
+        // Whole seconds: that is what a header can say.
+        if self.max_age_s.0 < 1_000 || !self.max_age_s.0.is_multiple_of(1_000) {
+            return refuse("max_age_s", seconds_text(self.max_age_s), "1 or more, in whole seconds");
+        }
+        if self.publish_s < self.max_age_s {
+            return refuse("publish_s", seconds_text(self.publish_s), "context_keys.max_age_s or more");
+        }
+        Ok(())
+    }
+}
+
+fn seconds_text(seconds: Seconds) -> String {
+    seconds.duration().as_secs_f64().to_string()
+}
+
 /// `[school_app]`: the instances that `up` supervises.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

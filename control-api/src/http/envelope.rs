@@ -75,7 +75,9 @@ pub(crate) async fn envelope(State(api): State<Api>, mut request: Request, next:
         response = with_headers_of(Problem::of_status(status).answer(&id), &response);
     }
     response.headers_mut().insert(X_REQUEST_ID, HeaderValue::try_from(&id).expect("a ULID is letters and digits"));
-    response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What may be kept says so itself.
+    let cache_control = response.headers_mut().entry(http::header::CACHE_CONTROL);
+    cache_control.or_insert(HeaderValue::from_static("no-store"));
     response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let took = began.elapsed();
     api.metrics.request(&method, route.as_deref().unwrap_or("_none"), status.as_u16(), took);
@@ -136,6 +138,10 @@ mod tests {
             publisher,
             platform: Default::default(),
             issues_at_once: false,
+            context_keys: crate::ContextKeys::new(
+                std::sync::Arc::new(schoolgate_config::seal::Keeper::new(&[7; 32])),
+                &Default::default(),
+            ),
             metrics: Metrics::new(),
             visitors: Default::default(),
             turns: Default::default(),

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde_json::json;
 
 use super::problem::Problem;
@@ -39,8 +39,10 @@ pub(super) async fn metrics(State(api): State<Api>) -> Answer {
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
-/// The public keys that verify `X-Tenant-Context` (RFC 7517).
+/// The public keys that verify `X-Tenant-Context` (RFC 7517). `Cache-Control` says how long they may be kept: a new key
+/// is here for longer than that before it signs.
 #[utoipa::path(get, path = "/.well-known/schoolgate/jwks.json", tag = "health", responses((status = 200)))]
 pub(super) async fn keys(State(api): State<Api>) -> Answer {
-    Ok(Json(jwks(&api.store.head().table)).into_response())
+    let cache = [(CACHE_CONTROL, api.context_keys.cache_control())];
+    Ok((cache, Json(jwks(&api.store.head().table))).into_response())
 }

@@ -12,6 +12,7 @@ pub(crate) mod write;
 
 mod audit;
 mod certificates;
+mod context_keys;
 mod domains;
 mod events;
 mod health;
@@ -45,6 +46,7 @@ use schoolgate_config::time::Clock;
 use schoolgate_store::{Page, Store};
 
 use crate::background::KeyRefresher;
+use crate::context_keys::ContextKeys;
 use crate::metrics::Metrics;
 use crate::operation::Platform;
 use crate::publish::{FeedServer, Publisher};
@@ -66,6 +68,8 @@ pub(crate) struct Parts {
     pub(crate) platform: Arc<Platform>,
     /// Whether a certificate comes within the time that a caller waits.
     pub(crate) issues_at_once: bool,
+    /// How the keys of `X-Tenant-Context` take turns.
+    pub(crate) context_keys: ContextKeys,
     /// What Prometheus asks for.
     pub(crate) metrics: Metrics,
     /// Callers of the public endpoint.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use schoolgate_config::feed::{BackendReport, MissingKey, RefusedRevision};
-use schoolgate_config::model::{NodeId, Revision};
+use schoolgate_config::model::{KeyId, NodeId, Revision};
 use schoolgate_config::time::rfc3339;
 
 use super::params::Params;
@@ -41,6 +41,8 @@ pub(crate) struct NodeView {
     connections: Option<u64>,
     /// Requests in flight.
     requests_in_flight: Option<u64>,
+    /// The `kid` of the context key it signs with.
+    context_key: Option<KeyId>,
     /// How it finds its backends.
     backends: Vec<BackendReport>,
     /// Issuers whose tokens name keys that it does not have.
@@ -66,6 +68,7 @@ impl NodeView {
             certificates: None,
             connections: None,
             requests_in_flight: None,
+            context_key: None,
             backends: Vec::new(),
             missing_keys: Vec::new(),
             notices: Vec::new(),
@@ -78,6 +81,7 @@ impl NodeView {
             view.certificates = Some(report.certificates);
             view.connections = Some(report.connections);
             view.requests_in_flight = Some(report.requests_in_flight);
+            view.context_key = report.context_key;
             view.backends = report.backends;
             view.missing_keys = report.missing_keys;
             notices.extend(report.notices);

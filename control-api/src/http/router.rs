@@ -7,8 +7,8 @@ use utoipa_axum::routes;
 
 use super::envelope::envelope;
 use super::{
-    Api, audit, certificates, domains, events, health, internal, nodes, openapi, plans, pools, public, revisions,
-    routes as route_handlers, status, tenants, token_issuers, tokens, unknown_hosts, zones,
+    Api, audit, certificates, context_keys, domains, events, health, internal, nodes, openapi, plans, pools, public,
+    revisions, routes as route_handlers, status, tenants, token_issuers, tokens, unknown_hosts, zones,
 };
 
 /// The API as a service.
@@ -64,6 +64,9 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(revisions::list))
         .routes(routes!(revisions::get))
         .routes(routes!(certificates::list))
+        .routes(routes!(context_keys::list))
+        .routes(routes!(context_keys::get))
+        .routes(routes!(context_keys::rotate))
         .routes(routes!(audit::list))
         .routes(routes!(audit::verify))
         .routes(routes!(tokens::list, tokens::create))

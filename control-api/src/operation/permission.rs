@@ -81,6 +81,8 @@ pub(crate) enum Subject {
     Revisions,
     /// Certificates.
     Certificates,
+    /// The keys that sign `X-Tenant-Context`.
+    ContextKeys,
     /// The audit.
     Audit,
     /// Tokens.
@@ -106,7 +108,7 @@ pub(crate) struct Permission(pub(crate) Subject, pub(crate) Access);
 
 impl Subject {
     /// All of them.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Tenants,
         Self::Domains,
         Self::Zones,
@@ -116,6 +118,7 @@ impl Subject {
         Self::Nodes,
         Self::Revisions,
         Self::Certificates,
+        Self::ContextKeys,
         Self::Audit,
         Self::Tokens,
         Self::TokenIssuers,
@@ -134,6 +137,7 @@ impl Subject {
             Self::Nodes => "nodes",
             Self::Revisions => "revisions",
             Self::Certificates => "certificates",
+            Self::ContextKeys => "context-keys",
             Self::Audit => "audit",
             Self::Tokens => "tokens",
             Self::TokenIssuers => "token-issuers",

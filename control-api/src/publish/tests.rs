@@ -124,6 +124,7 @@ fn report(name: &str, serving: Revision) -> NodeReport {
         certificates: 0,
         connections: 0,
         requests_in_flight: 0,
+        context_key: None,
         backends: Vec::new(),
         notices: Vec::new(),
         unknown_hosts: Vec::new(),

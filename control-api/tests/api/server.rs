@@ -1,8 +1,10 @@
 //! The server itself: how it starts, stops, and bears bad clients.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use schoolgate_control_api::{ControlError, ControlOptions, ControlServer};
+use schoolgate_config::seal::Keeper;
+use schoolgate_control_api::{ContextKeys, ControlError, ControlOptions, ControlServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -21,6 +23,7 @@ async fn an_address_in_use_is_named() {
         assume_owned: Vec::new(),
         addresses: Vec::new(),
         issues_at_once: false,
+        context_keys: ContextKeys::new(Arc::new(Keeper::new(&[7; 32])), &Default::default()),
     };
     let error = ControlServer::start(options).await.expect_err("it is taken");
     assert!(matches!(error, ControlError::AddressInUse { .. }));

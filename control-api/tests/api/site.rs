@@ -9,7 +9,7 @@ use schoolgate_config::model::{Certificate, CertificateRef, Fingerprint, Revisio
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::{FeedServer, Publisher};
-use schoolgate_control_api::{ControlHandle, ControlOptions, ControlServer, KeyRefresher, bootstrap};
+use schoolgate_control_api::{ContextKeys, ControlHandle, ControlOptions, ControlServer, KeyRefresher, bootstrap};
 use schoolgate_store::{Actor, OpenMode, Store};
 use schoolgate_testkit::{Api, ApiAnswer};
 use serde_bytes::ByteBuf;
@@ -66,6 +66,7 @@ impl Site {
             assume_owned: vec!["test".parse().expect("a name")],
             addresses: vec!["192.0.2.7".parse().expect("an address")],
             issues_at_once,
+            context_keys: ContextKeys::new(Arc::new(Keeper::new(&[7; 32])), &Default::default()),
         };
         let handle = ControlServer::start(options).await.expect("a server");
         let token = std::fs::read_to_string(data.join("admin.token")).expect("the admin's token");
@@ -130,6 +131,7 @@ pub(crate) fn report(node: &str, serving: Revision) -> NodeReport {
         certificates: 0,
         connections: 0,
         requests_in_flight: 0,
+        context_key: None,
         backends: Vec::new(),
         notices: Vec::new(),
         unknown_hosts: Vec::new(),

@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::SnapshotFeed;
+use super::{Signing, SnapshotFeed};
 use crate::observe::{Counted, Observe};
 use crate::tls::Keyring;
 
@@ -127,6 +127,8 @@ pub struct NodeView<L: Counted> {
     pub table: Arc<ArcSwap<RoutingTable<L>>>,
     /// Certificates in service.
     pub keyring: Arc<Keyring>,
+    /// The context key in service.
+    pub signing: Signing,
     /// Counters.
     pub observe: Arc<Observe>,
     /// What adoption says.
@@ -165,6 +167,7 @@ impl<L: Counted> NodeView<L> {
             certificates: self.keyring.len() as u64,
             connections: self.observe.connections(),
             requests_in_flight: self.observe.in_flight(),
+            context_key: self.signing.load().as_ref().map(|key| key.id.clone()),
             backends,
             notices,
             unknown_hosts: self.observe.unknown_hosts(),

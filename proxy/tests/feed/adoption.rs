@@ -30,6 +30,7 @@ fn follow(node: &Node, feed: &Arc<ScriptedFeed>) -> DropGuard {
         started_at_ms: SystemClock.unix_ms(),
         table: Arc::clone(&node.table),
         keyring: Arc::clone(&node.keyring),
+        signing: Arc::clone(&node.signing),
         observe: Arc::clone(&node.observe),
         standing: node.adoption.standing(),
     };
@@ -255,6 +256,7 @@ fn a_wrong_key_encryption_key_is_said_aloud_and_not_for_every_certificate() {
         started_at_ms: 0,
         table: node.table,
         keyring: node.keyring,
+        signing: node.signing,
         observe: node.observe,
         standing: node.adoption.standing(),
     };

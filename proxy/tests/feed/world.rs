@@ -89,6 +89,7 @@ pub(crate) fn context_key(id: &str) -> Object {
         public: pair.public_key().as_ref().to_vec().into(),
         private: keeper().seal(ContextKey::KEY_PURPOSE, id, pkcs8.as_ref()),
         state: ContextKeyState::Active,
+        times: Default::default(),
     }
     .into()
 }

@@ -204,6 +204,7 @@ fn context_key(keeper: &Keeper) -> anyhow::Result<ContextKey> {
         public: ByteBuf::from(pair.public_key().as_ref()),
         private: keeper.seal(ContextKey::KEY_PURPOSE, id, pkcs8.as_ref()),
         state: ContextKeyState::Active,
+        times: Default::default(),
     })
 }
 
