@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::context::Verifier;
-use crate::context::keys::{KeyRing, REFRESH_INTERVAL};
+use crate::context::keys::KeyRing;
 use crate::options::{Listen, Options};
 use crate::router::{App, router};
 use crate::store::{CONNECTIONS_PER_SCHOOL, Schools};
@@ -151,16 +151,9 @@ impl Server {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AppError> {
         let Self { listener, address, app, router } = self;
         let served = {
-            let keys = &app.keys;
-            let refresh_keys = async {
-                loop {
-                    tokio::time::sleep(REFRESH_INTERVAL).await;
-                    keys.refresh().await;
-                }
-            };
             tokio::select! {
                 served = accept(listener, router, &app, shutdown) => served,
-                () = refresh_keys => Ok(()),
+                () = app.keys.keep_fresh() => Ok(()),
                 () = app.schools.close_idle() => Ok(()),
             }
         };

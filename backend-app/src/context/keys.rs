@@ -1,6 +1,7 @@
 //! The gateway's public keys: fetched, kept in memory, and on disk for a start without the control plane.
 //!
-//! A token with an unknown key id makes us look again, at most once in 5 s however many ask. While the source is gone, the keys
+//! They are read again as often as the source asks for (`Cache-Control: max-age`). A token with an unknown key id makes us
+//! look at once, at most once in 5 s however many ask. While the source is gone, the keys
 //! we have go on counting.
 
 use std::collections::HashMap;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, Request, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -32,8 +34,9 @@ use crate::options::KeySource;
 /// Shortest time between two looks at the source: 5 s, so that tokens with invented key ids cannot make us a load on it.
 const REFETCH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often keys are read again unasked: 5 min. A key that was withdrawn counts for no longer than this.
-pub(crate) const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// How often keys are read again unasked, unless the source wants it sooner (`Cache-Control: max-age`): 5 min. A key that
+/// was withdrawn counts for no longer than this.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Time for one fetch: 2 s. Requests with an unknown key id wait for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -52,6 +55,15 @@ pub(crate) struct KeyRing {
     client: Client<HttpConnector, Body>,
     /// When the source was last asked on behalf of a request. Held while asking: who comes meanwhile waits for the answer.
     asked: Mutex<Option<Instant>>,
+    /// How long the source allows what it gave to be kept.
+    fresh_for: ArcSwap<Duration>,
+}
+
+/// What the source gave.
+struct Fetched {
+    json: Bytes,
+    keys: Keys,
+    fresh_for: Duration,
 }
 
 /// Why the source gave no keys.
@@ -80,6 +92,7 @@ impl KeyRing {
             kept: data_dir.join("keys").join("jwks.json"),
             client: Client::builder(TokioExecutor::new()).build_http(),
             asked: Mutex::new(None),
+            fresh_for: ArcSwap::from_pointee(REFRESH_INTERVAL),
         };
         if !ring.refresh().await {
             match fs::read(&ring.kept).map_err(FetchError::Read).and_then(|json| parse(&json)) {
@@ -123,10 +136,21 @@ impl KeyRing {
         *asked = Some(Instant::now());
     }
 
+    /// Reads the source again and again: as often as it asks for, and sooner while it does not answer.
+    pub(crate) async fn keep_fresh(&self) {
+        loop {
+            tokio::time::sleep(**self.fresh_for.load()).await;
+            while !self.refresh().await {
+                tokio::time::sleep(REFETCH_INTERVAL).await;
+            }
+        }
+    }
+
     /// Reads the source once. Returns whether it had keys; if not, those we have stay.
-    pub(crate) async fn refresh(&self) -> bool {
+    async fn refresh(&self) -> bool {
         match self.fetch().await {
-            Ok((json, keys)) => {
+            Ok(Fetched { json, keys, fresh_for }) => {
+                self.fresh_for.store(Arc::new(fresh_for));
                 let changed = *self.keys.load_full() != keys;
                 if changed {
                     info!("{} keys of the gateway from {}", keys.len(), self.source);
@@ -143,25 +167,29 @@ impl KeyRing {
         }
     }
 
-    async fn fetch(&self) -> Result<(Bytes, Keys), FetchError> {
-        let json = match &self.source {
-            KeySource::File(path) => tokio::fs::read(path).await.map(Bytes::from).map_err(FetchError::Read)?,
+    async fn fetch(&self) -> Result<Fetched, FetchError> {
+        let (json, fresh_for) = match &self.source {
+            KeySource::File(path) => {
+                let json = tokio::fs::read(path).await.map_err(FetchError::Read)?;
+                (Bytes::from(json), REFRESH_INTERVAL)
+            }
             KeySource::Url(url) => {
                 timeout(FETCH_TIMEOUT, self.download(url)).await.map_err(|_| FetchError::Timeout)??
             }
         };
         let keys = parse(&json)?;
-        Ok((json, keys))
+        Ok(Fetched { json, keys, fresh_for })
     }
 
-    async fn download(&self, url: &str) -> Result<Bytes, FetchError> {
+    async fn download(&self, url: &str) -> Result<(Bytes, Duration), FetchError> {
         let request = Request::get(url).body(Body::empty()).map_err(|error| FetchError::Http(error.into()))?;
         let answer = self.client.request(request).await.map_err(|error| FetchError::Http(error.into()))?;
         if answer.status() != StatusCode::OK {
             return Err(FetchError::Status(answer.status()));
         }
+        let fresh_for = fresh_for(answer.headers());
         let body = Limited::new(answer.into_body(), MAX_JWKS).collect().await.map_err(FetchError::Http)?;
-        Ok(body.to_bytes())
+        Ok((body.to_bytes(), fresh_for))
     }
 
     /// Keeps what was fetched for a start without the source. Instances share the file: each writes its own and renames it.
@@ -174,6 +202,14 @@ impl KeyRing {
             warn!("the keys could not be kept in {}: {error}", self.kept.display());
         }
     }
+}
+
+/// How long an answer may be kept (RFC 9111 section 5.2.2.1): 1 s at least, [`REFRESH_INTERVAL`] at most.
+fn fresh_for(headers: &HeaderMap) -> Duration {
+    let directives = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
+    let mut directives = directives.flat_map(|line| line.split(',')).map(str::trim);
+    let max_age = directives.find_map(|directive| directive.strip_prefix("max-age=")?.parse().ok());
+    max_age.map_or(REFRESH_INTERVAL, Duration::from_secs).clamp(Duration::from_secs(1), REFRESH_INTERVAL)
 }
 
 #[derive(Deserialize)]
@@ -222,6 +258,18 @@ mod tests {
         );
         let keys = parse(jwks.as_bytes()).unwrap();
         assert_eq!(keys.keys().collect::<Vec<_>>(), ["good"]);
+    }
+
+    #[test]
+    fn keys_are_kept_as_long_as_their_source_allows_within_bounds() {
+        let kept = |value: &'static str| {
+            fresh_for(&HeaderMap::from_iter([(CACHE_CONTROL, axum::http::HeaderValue::from_static(value))])).as_secs()
+        };
+        assert_eq!(kept("public, max-age=60"), 60);
+        assert_eq!(kept("max-age=0"), 1);
+        assert_eq!(kept("max-age=86400"), 300);
+        assert_eq!(kept("no-store"), 300);
+        assert_eq!(fresh_for(&HeaderMap::new()), REFRESH_INTERVAL);
     }
 
     #[test]
