@@ -1,16 +1,10 @@
 //! The school app behind the gateway, and without it.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
-use ring::signature::Ed25519KeyPair;
-use schoolgate_config::context::Claims;
-use schoolgate_config::model::{ContextKey, ContextKeyState, PoolId};
-use schoolgate_config::seal::Keeper;
-use schoolgate_config::time::{Clock, SystemClock};
-use schoolgate_store::{OpenMode, Store};
 use schoolgate_testkit::{Client, Site};
 use serde_json::json;
+
+use crate::context_signer::ContextSigner;
 
 #[tokio::test]
 async fn schools_on_shared_instances_see_their_own_students_only() {
@@ -87,23 +81,8 @@ async fn a_school_whose_database_two_instances_make_at_once_has_one() {
 #[tokio::test]
 async fn a_context_of_the_gateway_that_has_expired_opens_nothing() {
     let site = Site::builder(env!("CARGO_BIN_EXE_schoolgate")).demo().up().await;
-    // What the gateway signs with, taken from where it keeps it.
-    let url = format!("sqlite://{}", site.data().join("control.db").display());
-    let store = Store::open(&url, OpenMode::Existing).await.expect("its store");
-    let head = store.head();
-    let key = head.table.context_keys().find(|key| key.state == ContextKeyState::Active).expect("a key that signs");
-    let keeper = Keeper::open(&site.data().join("keys/kek")).expect("its key-encryption key");
-    let private = keeper.open_key(ContextKey::KEY_PURPOSE, key.id.as_str(), &key.private).expect("opened");
-    let pair = Ed25519KeyPair::from_pkcs8(&private).expect("an Ed25519 key");
-    let tenant = head.table.tenant_by_slug("greenhill").expect("a school");
-    let audience: PoolId = "shared".parse().expect("a name");
-    let signed = |now_s: i64| {
-        let claims = serde_json::to_vec(&Claims::new(&tenant.tenant, &tenant.plan, &audience, now_s)).expect("JSON");
-        let head = format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{}"}}"#, key.id);
-        let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
-        let signature = URL_SAFE_NO_PAD.encode(pair.sign(text.as_bytes()));
-        format!("{text}.{signature}")
-    };
+    let signer = ContextSigner::of(&site).await;
+    let signed = |age_s: i64| signer.sign(&signer.header(), &signer.claims("greenhill", "shared", age_s));
     let pool = site.api().get("pools/shared").await.expect(200);
     let address = pool["backends"][0]["address"].as_str().expect("an address").trim_start_matches("http://").to_owned();
     let direct = Client::plain(address.parse().expect("an address"));
@@ -116,7 +95,6 @@ async fn a_context_of_the_gateway_that_has_expired_opens_nothing() {
             .expect("an answer")
             .status()
     };
-    let now_s = SystemClock.unix_ms() / 1_000;
-    assert_eq!(ask(signed(now_s)).await, 200, "the same, in its time");
-    assert_eq!(ask(signed(now_s - 3_600)).await, 401);
+    assert_eq!(ask(signed(0)).await, 200, "the same, in its time");
+    assert_eq!(ask(signed(3_600)).await, 401);
 }
