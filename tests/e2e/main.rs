@@ -3,12 +3,15 @@
 mod api;
 mod break_glass;
 mod cli;
+mod context_keys;
+mod context_signer;
 mod demo;
 mod errors;
 mod feed;
 mod hostile_input;
 mod identity;
 mod observation;
+mod other_languages;
 mod pools;
 mod school_app;
 mod startup;
