@@ -10,6 +10,7 @@ mod errors;
 mod feed;
 mod hostile_input;
 mod identity;
+mod issuers;
 mod observation;
 mod other_languages;
 mod pools;

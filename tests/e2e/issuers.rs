@@ -1,0 +1,147 @@
+//! Issuers of tokens rotate their keys and go down, and the right tokens go on being good.
+
+use schoolgate_config::time::{Clock, SystemClock};
+use schoolgate_testkit::{Answer, Client, Origin, Site, TokenSigner, eventually, until};
+use serde_json::{Value, json};
+
+use crate::{SOON, gateway, gateway_with, pool, school};
+
+fn publish(idp: &Origin, keys: &[Value]) {
+    idp.answer("/keys", Answer::new(200).body(json!({ "keys": keys }).to_string()));
+}
+
+fn token(signer: &TokenSigner, kid: &str, tenant: &str) -> String {
+    let now = SystemClock.unix_ms() / 1_000;
+    signer.token(kid, &json!({"iss": "https://id.example", "aud": "school", "exp": now + 600, "tenantId": tenant}))
+}
+
+async fn status_with(site: &Site, token: &str) -> u16 {
+    let request = site.client("ash.localhost").request(reqwest::Method::GET, "/").bearer_auth(token);
+    request.send().await.expect("an answer").status().as_u16()
+}
+
+async fn issuer(site: &Site, idp: &Origin) {
+    let body = json!({"id": "idp", "issuer": "https://id.example", "audiences": ["school"],
+                      "jwks_url": format!("{}/keys", idp.url())});
+    site.api().post("token-issuers", body).await.expect(201);
+}
+
+#[tokio::test]
+async fn keys_rotate_and_their_issuer_may_go_down() {
+    let (origin, idp) = (Origin::start().await, Origin::start().await);
+    let mut site = gateway_with(&[&origin]).await;
+    let (old, new) = (TokenSigner::ed25519(), TokenSigner::p256());
+    publish(&idp, &[old.jwk("old")]);
+    let (old_token, new_token) = (token(&old, "old", "ash"), token(&new, "new", "ash"));
+    assert_eq!(status_with(&site, &old_token).await, 200, "nobody knows the issuer: no business of ours");
+    issuer(&site, &idp).await;
+    // Until the proxy knows the issuer the token is a stranger's, and until it has the keys it is refused: only what a
+    // good token says disagrees.
+    eventually(SOON, || async { status_with(&site, &token(&old, "old", "nosuch")).await == 403 }).await;
+    assert_eq!(status_with(&site, &old_token).await, 200);
+    assert_eq!(status_with(&site, &new_token).await, 401);
+
+    publish(&idp, &[new.jwk("new")]);
+    let missing = async || site.api().get("nodes").await.expect(200)["items"][0]["missing_keys"][0].clone();
+    eventually(SOON, || async { missing().await["kid"] == "new" }).await;
+    assert_eq!(missing().await["issuer"], "idp");
+    let refreshed = site.api().post("token-issuers/idp/refresh?wait=applied", json!({})).await.expect(200);
+    assert_eq!(refreshed["keys"], json!([{"kid": "new", "alg": "ES256"}]), "{refreshed}");
+    assert_eq!(status_with(&site, &new_token).await, 200);
+    assert_eq!(status_with(&site, &old_token).await, 401, "also when it was found good before");
+
+    idp.die().await;
+    let refused = until(SOON, async || {
+        // Somebody asked a moment ago; it is asked again when that is over.
+        let answer = site.api().post("token-issuers/idp/refresh", json!({})).await;
+        (answer.status != 429).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.expect(502)["error"], "KEYS_UNREACHABLE");
+    let shown = site.api().get("token-issuers/idp").await.expect(200);
+    assert!(shown["last_error"].as_str().is_some_and(|error| error.contains("cannot be reached")), "{shown}");
+    assert!(shown["fetched_at"].is_string(), "{shown}");
+    assert_eq!(status_with(&site, &new_token).await, 200);
+    site.restart().await;
+    assert_eq!(status_with(&site, &new_token).await, 200, "keys are in the store and in the last good state");
+    assert_eq!(status_with(&site, &old_token).await, 401);
+}
+
+#[tokio::test]
+async fn a_proxy_of_its_own_gets_keys_and_tells_what_it_saw() {
+    let (origin, idp) = (Origin::start().await, Origin::start().await);
+    let site = gateway().settings("[telemetry]\nformat = \"json\"").split().await;
+    pool(&site.api(), "web", &[&origin]).await;
+    for slug in ["ash", "birch"] {
+        school(&site.api(), slug, "web").await;
+    }
+    let signer = TokenSigner::ed25519();
+    publish(&idp, &[signer.jwk("k")]);
+    issuer(&site, &idp).await;
+    eventually(SOON, || async { status_with(&site, &token(&signer, "k", "birch")).await == 403 }).await;
+    assert_eq!(status_with(&site, &token(&signer, "k", "ash")).await, 200);
+
+    let event = until(SOON, async || {
+        let events = site.api().get("events?tenant=ash").await.expect(200);
+        events["items"].get(0).cloned()
+    })
+    .await;
+    assert_eq!(
+        (&event["kind"], &event["identifier"], &event["named"]),
+        (&json!("security.cross_tenant_attempt"), &json!("token"), &json!("birch"))
+    );
+    assert_eq!((&event["host"], &event["client"]), (&json!("ash.localhost"), &json!("127.0.0.1")));
+    let log = site.log();
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let line = lines.find(|line| line["event"] == "security.cross_tenant_attempt").expect("it is in the log");
+    assert_eq!(
+        (&line["client.addr"], &line["identifier"], &line["request.id"]),
+        (&json!("127.0.0.1"), &json!("token"), &event["request_id"])
+    );
+    assert!(!log.contains("eyJ"), "and no token is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_clients_ask_for_is_found_and_adopted_on_the_command_line() {
+    let origin = Origin::start().await;
+    let site = gateway_with(&[&origin]).await;
+    let run = |args: &[&str]| {
+        let data = site.data().display().to_string();
+        let output = site.run(&[args, &["--data-dir", &data]].concat());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
+    for host in ["erp.ash.test", "noise.example"] {
+        assert_eq!(Client::builder(site.http()).base(format!("http://{host}")).build().get("/").await.status(), 404);
+    }
+    eventually(SOON, || async { run(&["unknown-hosts"]).contains("noise.example") }).await;
+    run(&["unknown-hosts", "ignore", "noise.example"]);
+    let listed = run(&["unknown-hosts", "list"]);
+    assert!(listed.contains("erp.ash.test") && !listed.contains("noise.example"), "{listed}");
+    assert!(run(&["unknown-hosts", "--ignored"]).contains("noise.example"));
+    run(&["unknown-hosts", "adopt", "erp.ash.test", "--tenant", "ash", "--wait"]);
+    assert_eq!(site.client("erp.ash.test").get("/").await.status(), 200);
+    assert!(!run(&["unknown-hosts"]).contains("erp.ash.test"));
+    run(&["unknown-hosts", "unignore", "noise.example"]);
+
+    let idp = Origin::start().await;
+    publish(&idp, &[TokenSigner::ed25519().jwk("k")]);
+    let url = format!("{}/keys", idp.url());
+    run(&[
+        "token-issuer",
+        "create",
+        "idp",
+        "--issuer",
+        "https://id.example",
+        "--audience",
+        "school",
+        "--jwks-url",
+        &url,
+    ]);
+    eventually(SOON, || async { run(&["token-issuer", "get", "idp"]).contains("EdDSA") }).await;
+    assert!(run(&["token-issuer", "list"]).contains(&url));
+    run(&["token-issuer", "update", "idp", "--leeway-s", "5"]);
+    assert!(run(&["token-issuer", "refresh", "idp", "--json"]).contains("\"leeway_s\": 5"));
+    run(&["token-issuer", "delete", "idp", "--yes"]);
+}
