@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::identity::RecordedRequest;
 use crate::model::{DomainName, IssuerId, KeyId, NodeId, Revision, Slug, TenantId};
 use crate::snapshot::{Delta, Snapshot, WireError, decode_delta, decode_snapshot, encode_delta, encode_snapshot};
 
@@ -171,6 +172,29 @@ pub struct CrossTenantAttempt {
 impl CrossTenantAttempt {
     /// Attempts in one report: 64, about 20 KB.
     pub const MOST: usize = 64;
+}
+
+/// What the control plane asks a proxy: `GET /internal/v1/nodes/{node}/questions?wait_ms=…`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RequestQuestions {
+    /// Identifiers of requests that it wants to know about.
+    pub requests: Vec<String>,
+}
+
+/// What a proxy answers: `POST /internal/v1/nodes/{node}/answers`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RequestAnswers {
+    /// An answer for each.
+    pub answers: Vec<RequestAnswer>,
+}
+
+/// What a proxy knows of a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RequestAnswer {
+    /// Which.
+    pub request_id: String,
+    /// What it kept; `null` when it did not serve it or no longer knows.
+    pub request: Option<RecordedRequest>,
 }
 
 /// A revision that changed nothing, because it was refused.

@@ -1,5 +1,6 @@
 //! Why a request goes where it goes: the decision, written down while it is made.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -127,7 +128,7 @@ pub struct Outcome {
     pub status: u16,
     /// The code of our answer.
     #[schema(value_type = Option<String>)]
-    pub error: Option<&'static str>,
+    pub error: Option<Cow<'static, str>>,
     /// The tenant selected, by its slug.
     pub tenant: Option<String>,
     /// What selected it: `domain`, `zone`, `header`, `slug_header`, `query`, `token` or `path`.
@@ -199,21 +200,43 @@ pub fn explain<L: Live>(table: &RoutingTable<L>, request: &DescribedRequest, now
         headers: request,
         token: &TokenAt { request, now },
     };
+    explain_facts(table, &facts)
+}
+
+/// Explains what `table` decides on these facts.
+pub(super) fn explain_facts<L: Live, H: Headers, T: Token>(
+    table: &RoutingTable<L>,
+    facts: &RequestFacts<'_, H, T>,
+) -> Explanation {
     let mut recorder = Recorder::default();
-    let decision = decide_with(table, &facts, &mut recorder);
+    let decision = decide_with(table, facts, &mut recorder);
     let mut outcome = Outcome { action: "forward", status: 200, error: None, tenant: None, via: None };
     if let Err(refusal) = &decision {
-        (outcome.status, outcome.error) = refusal.answer();
-        outcome.action = if outcome.error.is_none() { "redirect" } else { "refuse" };
-        recorder.end(refusal, outcome.status, outcome.error);
+        let (status, error) = refusal.answer();
+        outcome.status = status;
+        outcome.error = error.map(Cow::Borrowed);
+        outcome.action = if error.is_none() { "redirect" } else { "refuse" };
+        recorder.end(refusal, status, error);
     }
     let selected = recorder.selected.and_then(|(id, via, path)| Some((table.tenant(&id)?, via, path)));
     let would_have = selected.map(|(tenant, via, path)| {
         outcome.tenant = Some(tenant.tenant.slug.to_string());
         outcome.via = Some(via.as_str());
-        Destination::of(table, tenant, &facts, &path)
+        Destination::of(table, tenant, facts, &path)
     });
     Explanation { revision: table.revision(), outcome, steps: recorder.steps, would_have }
+}
+
+impl Explanation {
+    /// Of a request that was refused with this answer before anything was decided.
+    pub(super) fn undecided(status: u16, error: Option<&str>) -> Self {
+        let mut recorder = Recorder::default();
+        let about = json!({ "status": status, "error": error });
+        recorder.add("gate", "refused", "refused as it was read, before anything was decided", about);
+        let error = error.map(|error| Cow::Owned(error.to_owned()));
+        let outcome = Outcome { action: "refuse", status, error, tenant: None, via: None };
+        Self { revision: Revision::NONE, outcome, steps: recorder.steps, would_have: None }
+    }
 }
 
 impl Destination {

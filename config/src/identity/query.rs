@@ -17,6 +17,13 @@ pub fn without_tenant(query: &str) -> Option<String> {
     Some(kept.collect::<Vec<_>>().join("&"))
 }
 
+/// The parameters that name a tenant, as they were written; `None`: there are none.
+pub(super) fn only_tenant(query: &str) -> Option<String> {
+    let named = query.split('&').filter(|pair| names_tenant(pair.split_once('=').map_or(*pair, |(name, _)| name)));
+    let named: Vec<_> = named.collect();
+    (!named.is_empty()).then(|| named.join("&"))
+}
+
 fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
     let pairs = query.into_iter().flat_map(|query| query.split('&'));
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
@@ -77,6 +84,12 @@ mod tests {
         assert_eq!(without_tenant("a=1&b=%20+x"), None);
         assert_eq!(without_tenant("a=1&tenant=ash&&b=%20+x&%74enantId=z").as_deref(), Some("a=1&&b=%20+x"));
         assert_eq!(without_tenant("tenant=ash").as_deref(), Some(""));
+    }
+
+    #[test]
+    fn nothing_but_the_tenant_is_kept() {
+        assert_eq!(only_tenant("a=secret&b=%20+x"), None);
+        assert_eq!(only_tenant("a=1&tenant=ash&&%74enantId=z").as_deref(), Some("tenant=ash&%74enantId=z"));
     }
 
     proptest! {

@@ -463,6 +463,65 @@ fn an_explanation_is_the_decision_and_says_every_step() {
 }
 
 #[test]
+fn a_recorded_request_is_explained_as_it_was_decided_and_holds_no_secret() {
+    let signer = TokenSigner::ed25519();
+    let table = table_with(|zone| zone.path_prefix = true, vec![issuer("idp", json!([signer.jwk("k")]), json!({}))]);
+    let (good, bad) = (signed(&signer, json!({})), signed(&signer, json!({"exp": 1})));
+    for described in [
+        json!({"host": "ash.schools.example", "path": "/x?secret=1"}),
+        json!({"host": "ash.schools.example", "path": "/x?secret=1&tenant=birch"}),
+        json!({"host": "ash.schools.example", "sni": "birch.schools.example"}),
+        json!({"host": "ash.schools.example", "headers": {"X-Tenant-Slug": ["ash", "birch"]}}),
+        json!({"host": "api.schools.example", "headers": {"X-Tenant-ID": "ash"}, "client_ip": "10.0.0.1"}),
+        json!({"host": "api.schools.example", "headers": {"X-Tenant-ID": "ash", "Cookie": "secret=1"}}),
+        json!({"host": "api.schools.example", "headers": {"Authorization": format!("Bearer {good}")}}),
+        json!({"host": "api.schools.example", "headers": {"Authorization": format!("Bearer {bad}")}}),
+        json!({"host": "api.schools.example", "headers": {"Authorization": "Bearer secret"}}),
+        json!({"host": "api.schools.example", "headers": {"Authorization": ["Bearer a", "Bearer b"]}}),
+        json!({"host": "api.schools.example", "path": "/t/birch/x"}),
+        json!({"host": "nosuch.example"}),
+        json!({"host": "ash.schools.example", "tls": false}),
+    ] {
+        let described: DescribedRequest = serde_json::from_value(described).expect("a request");
+        let explained = explain(&table, &described, NOW);
+        let (path, query) = described.path.split_once('?').unwrap_or((&described.path, ""));
+        let bearer = match described.headers.get("Authorization") {
+            None => Bearer::Absent,
+            Some(super::explain::Lines::One(line)) => Bearer::of(&table, line.as_bytes(), NOW),
+            Some(super::explain::Lines::Several(_)) => Bearer::Several,
+        };
+        let tenant = explained.outcome.tenant.as_ref().and_then(|slug| table.tenant_by_slug(slug));
+        let names = described.headers.keys().map(String::as_str);
+        let Conditions { tenant_ids, tenant_slugs, fields, met } =
+            Conditions::of(&table, tenant.map(|t| &**t), &described, names);
+        let recorded = RecordedRequest {
+            request_id: "01".to_owned(),
+            at_ms: NOW * 1_000,
+            revision: table.revision(),
+            client_ip: described.client_ip.unwrap_or([0, 0, 0, 0].into()),
+            tls: described.tls,
+            sni: described.tls.then(|| described.sni.clone().unwrap_or_else(|| described.host.clone())),
+            host: Some(described.host.clone()),
+            method: described.method.clone(),
+            path: path.to_owned(),
+            tenant_query: RecordedRequest::tenant_query(Some(query)),
+            tenant_ids,
+            tenant_slugs,
+            fields,
+            conditions: met,
+            token: RecordedToken::from(&bearer),
+            happened: Happened::default(),
+        };
+        let kept = serde_json::to_string(&recorded).expect("JSON");
+        let read: RecordedRequest = serde_json::from_str(&kept).expect("reads back");
+        assert_eq!(explain_recorded(&table, &read), explained, "{described:?}");
+        for secret in ["secret=1", "Bearer", &good, &bad] {
+            assert!(!kept.contains(secret), "{secret} is kept: {kept}");
+        }
+    }
+}
+
+#[test]
 fn what_would_have_happened_is_told_of_every_request_that_has_a_tenant() {
     let table = table_with(|zone| zone.path_prefix = true, Vec::new());
     let explained = |request: Value| {
