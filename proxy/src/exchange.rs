@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use schoolgate_config::identity::Bearer;
 use schoolgate_config::model::{BackendId, Revision, Route};
 use schoolgate_config::table::{PoolEntry, TenantEntry};
 
@@ -33,6 +34,8 @@ pub struct Exchange {
     pub(crate) target: Option<Target>,
     /// For whom, also when it was refused. Set by `request_filter`.
     pub(crate) tenant: Option<Arc<TenantEntry<NodeLive>>>,
+    /// What its token was worth, if that was asked. Set by `request_filter`.
+    pub(crate) bearer: Option<Bearer>,
     /// The revision that decided. Set by `request_filter`.
     pub(crate) revision: Revision,
     /// Its tenant's count of requests in flight. Set by `request_filter`.
@@ -116,6 +119,7 @@ impl Exchange {
             head: Head::default(),
             target: None,
             tenant: None,
+            bearer: None,
             revision: Revision::NONE,
             permit: None,
             body: BodyMeter::new(u64::MAX, LeastRate::NONE, began),

@@ -1,5 +1,6 @@
 //! Gateway: the life of a request, phase by phase. Each phase is a few lines that call the modules beside this one.
 
+use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,10 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use schoolgate_config::identity::{self, Headers, Refusal, RequestFacts, Selected, TokenError, Via};
+use schoolgate_config::identity::{
+    self, Conditions, Headers, RecordedRequest, RecordedToken, Refusal, RequestFacts, Selected, Shortened, TokenError,
+    Via,
+};
 use schoolgate_config::model::{PoolTimeouts, Route};
 use schoolgate_config::settings::EdgeLimits;
 use schoolgate_config::table::{Live, RoutingTable, TenantEntry};
@@ -188,6 +192,13 @@ impl Gateway {
         let request = session.req_header();
         let authority = authority(request);
         let client = exchange.client.as_ref();
+        let token = Presented {
+            headers: &request.headers,
+            cache: &self.1,
+            now: exchange.began_ms.div_euclid(1_000),
+            observe: &parts.observe,
+            found: OnceCell::new(),
+        };
         let facts = RequestFacts {
             secure: client.is_some_and(|c| c.secure),
             sni: conn.and_then(ConnInfo::sni).map(|sni| &**sni),
@@ -197,15 +208,11 @@ impl Gateway {
             path: request.uri.path(),
             query: request.uri.query(),
             headers: &Fields { headers: &request.headers, name_us: exchange.head.has_unwanted },
-            token: &Presented {
-                headers: &request.headers,
-                cache: &self.1,
-                now: exchange.began_ms.div_euclid(1_000),
-                observe: &self.0.observe,
-            },
+            token: &token,
         };
         let decision = identity::decide(&table, &facts);
         exchange.times.decided = Some(exchange.elapsed());
+        exchange.bearer = token.found.get().cloned();
         let selected = match decision {
             Ok(selected) => selected,
             Err(Refusal::Plain { host }) => return self.to_https(&host, request, exchange),
@@ -436,7 +443,7 @@ impl Gateway {
         let host = authority(request).and_then(|sent| identity::normalise(sent).ok());
         let times = &exchange.times;
         let attempt = exchange.attempts.current.as_ref().filter(|_| times.attempt.is_some()).map(InFlight::backend);
-        self.0.observe.request(&Finished {
+        let finished = Finished {
             request_id: exchange.request_id.as_str(),
             client: client.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
             protocol: match request.version {
@@ -466,7 +473,39 @@ impl Gateway {
             },
             mismatch: exchange.mismatch,
             unknown_host: exchange.unknown_host,
-        });
+        };
+        self.0.observe.request(&finished);
+        if self.0.observe.keeps(&finished) {
+            let tenant = finished.tenant.map(|(tenant, _)| tenant.id);
+            self.0.observe.record(tenant, self.recorded(session, exchange, &finished));
+        }
+    }
+
+    /// A request as it is kept: what the decision read of it, and what came of it.
+    fn recorded(&self, session: &ServerSession, exchange: &Exchange, finished: &Finished<'_>) -> RecordedRequest {
+        let request = session.req_header();
+        let sent = Fields { headers: &request.headers, name_us: true };
+        let names = request.headers.keys().map(http::HeaderName::as_str);
+        let Conditions { tenant_ids, tenant_slugs, fields, met } =
+            Conditions::of(&self.0.table.load(), exchange.tenant.as_deref(), &sent, names);
+        RecordedRequest {
+            request_id: finished.request_id.to_owned(),
+            at_ms: exchange.began_ms,
+            revision: exchange.revision,
+            client_ip: finished.client,
+            tls: exchange.client.is_some_and(|client| client.secure),
+            sni: conn_info(session).and_then(|conn| conn.sni()).map(|sni| sni.to_string()),
+            host: authority(request).map(|host| Shortened(host).into()),
+            method: Shortened(finished.method).into(),
+            path: Shortened(finished.path).into(),
+            tenant_query: RecordedRequest::tenant_query(request.uri.query()),
+            tenant_ids,
+            tenant_slugs,
+            fields,
+            conditions: met,
+            token: exchange.bearer.as_ref().map(RecordedToken::from).unwrap_or_default(),
+            happened: finished.happened(),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::direct::Driver;
 use crate::feed::adopt::{self, Adoption, AdoptionParts};
 use crate::feed::last_good::LastGoodError;
 use crate::feed::report::{self, NodeView};
-use crate::feed::{Signing, SnapshotFeed};
+use crate::feed::{Signing, SnapshotFeed, questions};
 use crate::gateway::{Gateway, GatewayParts, SharedTable};
 use crate::live::NodeLive;
 use crate::observe::status::{self, StatusParts};
@@ -328,12 +328,16 @@ impl ProxyHandle {
         metrics: Arc<Metrics<NodeLive>>,
     ) {
         let stop = self.stop.clone();
-        let following = Arc::clone(&feed);
+        let (following, asking) = (Arc::clone(&feed), Arc::clone(&feed));
         self.supervise("following the feed", move || {
             adopt::run(Arc::clone(&adoption), Arc::clone(&following), stop.clone())
         });
         let (view, stop) = (Arc::clone(&self.view), self.stop.clone());
         self.supervise("reporting", move || report::run(Arc::clone(&view), Arc::clone(&feed), stop.clone()));
+        let (observe, stop) = (Arc::clone(&self.view.observe), self.stop.clone());
+        self.supervise("answering questions", move || {
+            questions::run(Arc::clone(&observe), Arc::clone(&asking), stop.clone())
+        });
         let stop = self.stop.clone();
         self.supervise("checking backends", move || {
             let (table, stop) = (Arc::clone(&table), stop.clone());

@@ -4,6 +4,7 @@
 //! (ring 0.17 on a busy machine, release build); so a token that was found good is kept under its hash. What is not good
 //! is not kept: an attacker would fill the memory with it.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -93,6 +94,8 @@ pub(crate) struct Presented<'a> {
     pub(crate) now: i64,
     /// Told of tokens whose key the issuer does not have.
     pub(crate) observe: &'a Observe,
+    /// What it was found to be worth, once somebody has asked.
+    pub(crate) found: OnceCell<Bearer>,
 }
 
 impl Presented<'_> {
@@ -108,13 +111,14 @@ impl Presented<'_> {
 impl identity::Token for Presented<'_> {
     fn bearer<L: Live>(&self, table: &RoutingTable<L>) -> Bearer {
         let mut lines = self.headers.get_all(AUTHORIZATION).iter();
-        match (lines.next(), lines.next()) {
+        let bearer = match (lines.next(), lines.next()) {
             (None, _) => Bearer::Absent,
             (Some(_), Some(_)) => Bearer::Several,
             (Some(line), None) => {
                 identity::token_of(line.as_bytes()).map_or(Bearer::Absent, |token| self.worth(table, token))
             }
-        }
+        };
+        self.found.get_or_init(|| bearer).clone()
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod adopt;
 mod backoff;
 pub mod last_good;
+pub mod questions;
 pub mod remote;
 pub mod report;
 mod signing;
@@ -13,7 +14,7 @@ mod signing;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schoolgate_config::feed::{FeedAnswer, NodeReport};
+use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer};
 use schoolgate_config::model::Revision;
 use schoolgate_config::snapshot::WireError;
 
@@ -27,6 +28,17 @@ pub trait SnapshotFeed: Send + Sync + 'static {
 
     /// Says how this node is: what it serves, or why it refused to.
     async fn report(&self, report: NodeReport) -> Result<(), FeedError>;
+
+    /// Identifiers of requests that the control plane wants to know about; waits up to `wait` for one. A feed that has
+    /// none for ever waits for ever.
+    async fn questions(&self, _wait: Duration) -> Result<Vec<String>, FeedError> {
+        std::future::pending().await
+    }
+
+    /// Answers questions.
+    async fn answer(&self, _answers: Vec<RequestAnswer>) -> Result<(), FeedError> {
+        Ok(())
+    }
 }
 
 /// Why the feed has no answer. The node goes on with what it serves and asks again.

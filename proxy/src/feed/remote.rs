@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use schoolgate_config::feed::{FeedAnswer, NodeReport};
+use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer, RequestAnswers, RequestQuestions};
 use schoolgate_config::model::{NodeId, Revision};
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -181,6 +181,21 @@ impl SnapshotFeed for RemoteFeed {
     async fn report(&self, report: NodeReport) -> Result<(), FeedError> {
         let path = format!("/internal/v1/nodes/{}/report", self.node);
         let body = serde_json::to_vec(&report)
+            .map_err(|error| FeedError::Unreachable { from: self.node.to_string(), source: error.into() })?;
+        self.ask(Method::POST, &path, Some(body.into()), PATIENCE).await.map(drop)
+    }
+
+    async fn questions(&self, wait: Duration) -> Result<Vec<String>, FeedError> {
+        let path = format!("/internal/v1/nodes/{}/questions?wait_ms={}", self.node, wait.as_millis());
+        let (from, body) = self.ask(Method::GET, &path, None, wait + PATIENCE).await?;
+        let questions: RequestQuestions =
+            serde_json::from_slice(&body).map_err(|error| FeedError::Unreachable { from, source: error.into() })?;
+        Ok(questions.requests)
+    }
+
+    async fn answer(&self, answers: Vec<RequestAnswer>) -> Result<(), FeedError> {
+        let path = format!("/internal/v1/nodes/{}/answers", self.node);
+        let body = serde_json::to_vec(&RequestAnswers { answers })
             .map_err(|error| FeedError::Unreachable { from: self.node.to_string(), source: error.into() })?;
         self.ask(Method::POST, &path, Some(body.into()), PATIENCE).await.map(drop)
     }

@@ -160,6 +160,7 @@ pub struct TenantCounters {
     pub(crate) row: Cells<{ tenant_row::WIDTH }>,
     in_flight: AtomicU64,
     pub(super) rank: super::busiest::Rank,
+    pub(super) sampler: super::recorder::Sampler,
 }
 
 impl TenantCounters {

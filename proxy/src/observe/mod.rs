@@ -10,6 +10,7 @@ mod crossings;
 mod metrics;
 mod missing_keys;
 mod node;
+mod recorder;
 pub mod status;
 mod unknown_hosts;
 
@@ -19,7 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schoolgate_config::feed::{self, MissingKey, UnknownHost};
-use schoolgate_config::model::{BackendAddress, BackendId, IssuerId, Pool, PoolId, Revision, Tenant};
+use schoolgate_config::identity::{Happened, RecordedRequest};
+use schoolgate_config::model::{BackendAddress, BackendId, IssuerId, Pool, PoolId, Revision, Tenant, TenantId};
 use schoolgate_config::table::Live;
 use schoolgate_config::time::Clock;
 
@@ -33,6 +35,7 @@ use access_log::AccessLog;
 use crossings::Crossings;
 use missing_keys::MissingKeys;
 use node::NodeMetrics;
+use recorder::Recorder;
 use unknown_hosts::UnknownHosts;
 
 /// How long the parts of a request took, from the request head.
@@ -91,6 +94,28 @@ pub struct Finished<'a> {
     pub mismatch: Option<Mismatch>,
     /// Whether no tenant has its host.
     pub unknown_host: bool,
+}
+
+impl Finished<'_> {
+    /// What came of it, as it is kept.
+    pub(crate) fn happened(&self) -> Happened {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Happened {
+            status: self.status,
+            error: self.error.map(str::to_owned),
+            tenant: self.tenant.map(|(tenant, _)| tenant.slug.to_string()),
+            pool: self.pool.map(|(pool, _)| pool.to_string()),
+            backend: self.backend.map(|(address, _)| address.to_string()),
+            backend_status: self.backend_status,
+            retries: self.retries,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            decide_us: self.phases.decide.map(micros),
+            connect_us: self.phases.connect.map(micros),
+            first_byte_us: self.phases.first_byte.map(micros),
+            total_us: micros(self.phases.total),
+        }
+    }
 }
 
 /// How this node finds a backend now.
@@ -154,6 +179,7 @@ pub struct Observe {
     unknown_hosts: UnknownHosts,
     crossings: Crossings,
     missing_keys: MissingKeys,
+    recorder: Recorder,
     log: AccessLog,
     clock: Arc<dyn Clock>,
 }
@@ -181,6 +207,7 @@ impl Observe {
             unknown_hosts: UnknownHosts::default(),
             crossings: Crossings::default(),
             missing_keys: MissingKeys::default(),
+            recorder: Recorder::default(),
             log,
             clock,
         })
@@ -194,6 +221,7 @@ impl Observe {
             unknown_hosts: UnknownHosts::default(),
             crossings: Crossings::default(),
             missing_keys: MissingKeys::default(),
+            recorder: Recorder::default(),
             log: AccessLog::off(),
             clock,
         }
@@ -247,6 +275,22 @@ impl Observe {
             self.unknown_hosts.asked_for(host, now_ms);
         }
         self.log.write(request, now_ms);
+    }
+
+    /// Whether a request that has ended is to be [kept](Self::record): errors always, successes sampled.
+    pub fn keeps(&self, request: &Finished<'_>) -> bool {
+        let sampler = request.tenant.map_or(&self.recorder.nobody, |(_, counters)| &counters.sampler);
+        recorder::is_error(request.status) || sampler.takes(self.clock.unix_ms())
+    }
+
+    /// Keeps a request that has ended, so that it can be explained.
+    pub fn record(&self, tenant: Option<TenantId>, request: RecordedRequest) {
+        self.recorder.keep(tenant, request);
+    }
+
+    /// A request by its identifier, if it is kept.
+    pub fn recorded(&self, request_id: &str) -> Option<RecordedRequest> {
+        self.recorder.find(request_id)
     }
 
     /// A request named two tenants and was refused.
