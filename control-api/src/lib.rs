@@ -11,6 +11,7 @@
 //! 5. [`publish`] makes the next revision of what is committed and hands it to the proxies.
 
 pub mod publish;
+pub mod selftest;
 pub mod server;
 
 mod background;
