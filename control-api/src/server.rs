@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -129,6 +129,7 @@ pub enum ControlError {
 pub struct ControlHandle {
     address: SocketAddr,
     socket: Option<PathBuf>,
+    gateway: Arc<OnceLock<SocketAddr>>,
     stop: CancellationToken,
     tracker: TaskTracker,
 }
@@ -153,6 +154,7 @@ impl ControlServer {
         let stop = CancellationToken::new();
         let store = options.store.clone();
         let feed = options.publisher.feed();
+        let gateway = Arc::default();
         let api = Api::new(Parts {
             store: options.store,
             publisher: options.publisher,
@@ -165,6 +167,7 @@ impl ControlServer {
             visitors: Default::default(),
             turns: Default::default(),
             clock: Arc::new(SystemClock),
+            gateway: Arc::clone(&gateway),
             stop: stop.clone(),
         });
         let tracker = TaskTracker::new();
@@ -177,7 +180,7 @@ impl ControlServer {
         tracker.spawn(sweep(store, stop.clone()));
         tracker.close();
         tracing::info!("the control API listens on http://{address}");
-        Ok(ControlHandle { address, socket: socket_path, stop, tracker })
+        Ok(ControlHandle { address, socket: socket_path, gateway, stop, tracker })
     }
 }
 
@@ -185,6 +188,12 @@ impl ControlHandle {
     /// The address really bound.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Says where the gateway that lives with this control plane serves HTTPS: what a self-test drives when it is told
+    /// nothing else. Once.
+    pub fn serves_at(&self, https: SocketAddr) {
+        let _ = self.gateway.set(https);
     }
 
     /// The Unix socket, if there is one.

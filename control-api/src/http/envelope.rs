@@ -145,6 +145,7 @@ mod tests {
             metrics: Metrics::new(),
             visitors: Default::default(),
             turns: Default::default(),
+            gateway: Default::default(),
             clock: std::sync::Arc::new(SystemClock),
             stop: Default::default(),
         });

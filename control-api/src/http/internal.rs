@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
-use schoolgate_config::feed::NodeReport;
+use schoolgate_config::feed::{NodeReport, RequestAnswers, RequestQuestions};
 use schoolgate_config::model::{NodeId, Revision};
 
 use super::auth::Node;
@@ -58,4 +59,44 @@ pub(super) async fn report(
     }
     api.feed.report(report);
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Requests that a proxy is asked for; none when nobody asked in time.
+#[utoipa::path(get, path = "/internal/v1/nodes/{node}/questions", tag = "internal",
+    params(
+        ("node" = String, Path),
+        ("wait_ms" = Option<u64>, Query, description = "How long to wait for a question, at most 60000"),
+    ),
+    responses((status = 200, body = RequestQuestions)))]
+pub(super) async fn questions(State(api): State<Api>, _: Node, Path(node): Path<String>, mut params: Params) -> Answer {
+    let wait = Duration::from_millis(params.parse::<u64>("wait_ms")?.unwrap_or(0).min(60_000));
+    params.finish()?;
+    let node = node_of(&node)?;
+    let requests = tokio::select! {
+        requests = api.feed.questions(&node, wait) => requests,
+        () = api.stop.cancelled() => Vec::new(),
+    };
+    Ok(Json(RequestQuestions { requests }).into_response())
+}
+
+/// Takes what a proxy knows of the requests it was asked for.
+#[utoipa::path(post, path = "/internal/v1/nodes/{node}/answers", tag = "internal", request_body = RequestAnswers,
+    params(("node" = String, Path)), responses((status = 204)))]
+pub(super) async fn answers(
+    State(api): State<Api>,
+    _: Node,
+    Path(node): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let node = node_of(&node)?;
+    let value = read_json(&headers, &read_body(body).await?)?;
+    let RequestAnswers { answers } =
+        serde_json::from_value(value).map_err(|e| Problem::bad_request(format!("the body is no answer: {e}")))?;
+    api.feed.answer(&node, answers);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn node_of(text: &str) -> Result<NodeId, Problem> {
+    text.parse().map_err(|_| Problem::bad_request("the path names no node"))
 }

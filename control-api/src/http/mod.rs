@@ -15,6 +15,7 @@ mod certificates;
 mod context_keys;
 mod domains;
 mod events;
+mod explain;
 mod health;
 mod internal;
 mod nodes;
@@ -23,6 +24,7 @@ mod pools;
 mod public;
 mod revisions;
 mod routes;
+mod selftest;
 mod status;
 mod tenants;
 mod token_issuers;
@@ -30,7 +32,8 @@ mod tokens;
 mod unknown_hosts;
 mod zones;
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -76,6 +79,8 @@ pub(crate) struct Parts {
     pub(crate) visitors: Visitors,
     /// Requests with an Idempotency-Key.
     pub(crate) turns: Turns,
+    /// Where the gateway that lives with this control plane serves HTTPS.
+    pub(crate) gateway: Arc<OnceLock<SocketAddr>>,
     /// Tells the time.
     pub(crate) clock: Arc<dyn Clock>,
     /// Cancelled when the server stops: whoever waits answers.

@@ -11,6 +11,9 @@ use utoipa::{PartialSchema, ToSchema};
 use super::problem::{Problem, ProblemDocument};
 use super::write::{Applied, Plan};
 
+/// Operations that are asked with `POST` and write nothing.
+const WRITES_NOTHING: [&str; 2] = ["/api/v1/explain", "/api/v1/selftest/isolation"];
+
 /// The document with what every operation has: its name, its problems, its token, the options of a write.
 pub(crate) fn finished(document: OpenApi) -> Value {
     let mut document = serde_json::to_value(document).expect("the document serialises");
@@ -67,7 +70,7 @@ fn finish(path: &str, method: &str, operation: &mut Value) {
         _ if path.starts_with("/internal/") => json!([{ "node": [] }]),
         _ => json!([]),
     };
-    if !is_ours || method == "get" {
+    if !is_ours || method == "get" || WRITES_NOTHING.contains(&path) {
         return;
     }
     let option = |name: &str, kind: Value, text: &str| json!({ "name": name, "in": "query", "required": false, "schema": kind, "description": text });

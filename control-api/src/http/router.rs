@@ -7,8 +7,9 @@ use utoipa_axum::routes;
 
 use super::envelope::envelope;
 use super::{
-    Api, audit, certificates, context_keys, domains, events, health, internal, nodes, openapi, plans, pools, public,
-    revisions, routes as route_handlers, status, tenants, token_issuers, tokens, unknown_hosts, zones,
+    Api, audit, certificates, context_keys, domains, events, explain, health, internal, nodes, openapi, plans, pools,
+    public, revisions, routes as route_handlers, selftest, status, tenants, token_issuers, tokens, unknown_hosts,
+    zones,
 };
 
 /// The API as a service.
@@ -63,6 +64,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(status::get))
         .routes(routes!(revisions::list))
         .routes(routes!(revisions::get))
+        .routes(routes!(explain::post))
+        .routes(routes!(selftest::isolation))
         .routes(routes!(certificates::list))
         .routes(routes!(context_keys::list))
         .routes(routes!(context_keys::get))
@@ -78,4 +81,6 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(health::keys))
         .routes(routes!(internal::feed))
         .routes(routes!(internal::report))
+        .routes(routes!(internal::questions))
+        .routes(routes!(internal::answers))
 }

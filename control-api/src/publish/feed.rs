@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use schoolgate_config::feed::{FeedAnswer, NodeReport};
+use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer};
 use schoolgate_config::model::{IssuerId, NodeId, Revision};
 use schoolgate_config::snapshot::encode_snapshot;
 use schoolgate_config::table::RoutingTable;
@@ -15,6 +15,7 @@ use schoolgate_config::table::RoutingTable;
 use super::news::Attempt;
 use super::nodes::{LaggingNode, NodeStatus};
 use super::publisher::Shared;
+use super::questions::Found;
 use super::recent::RecentDelta;
 
 /// The longest a poll may wait: 60 s, below the idle limits of what may stand in between.
@@ -122,6 +123,22 @@ impl FeedServer {
     /// Waits until a proxy says that it lacks a key.
     pub(crate) async fn key_missing(&self) {
         self.shared.nodes.heard.key_missing.notified().await;
+    }
+
+    /// Asks every live proxy for a request that it served, at most `within`.
+    pub async fn find_request(&self, request_id: &str, within: Duration) -> Found {
+        let live = self.shared.nodes.all().into_iter().filter(|node| node.live).map(|node| node.node);
+        self.shared.questions.ask(request_id, live.collect(), Instant::now() + within).await
+    }
+
+    /// Identifiers of requests that a proxy is asked for; waits for one at most `wait`.
+    pub async fn questions(&self, node: &NodeId, wait: Duration) -> Vec<String> {
+        self.shared.questions.next(node, wait.min(WAIT_MAX)).await
+    }
+
+    /// Takes what a proxy knows of requests.
+    pub fn answer(&self, node: &NodeId, answers: Vec<RequestAnswer>) {
+        self.shared.questions.answered(node, answers);
     }
 
     /// All proxies, by name.

@@ -8,14 +8,18 @@
 //! and the others read what it published.
 
 mod feed;
+mod history;
 mod news;
 mod nodes;
 mod publisher;
+mod questions;
 mod recent;
 #[cfg(test)]
 mod tests;
 
 pub use feed::FeedServer;
+pub use history::PastError;
 pub use news::Attempt;
 pub use nodes::{LaggingNode, NodeStatus};
 pub use publisher::{Publisher, PublisherStatus, Unpublished};
+pub use questions::Found;

@@ -18,7 +18,9 @@ use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_store::{CommittedChanges, RevisionRecord, Store, StoreError};
 
 use super::feed::FeedServer;
+use super::history::{self, PastError};
 use super::nodes::Nodes;
+use super::questions::Questions;
 use super::recent::{Recent, RecentDelta};
 
 /// The shortest time between two revisions: 10 ms. A change that comes alone is published at once; a bulk import makes
@@ -61,7 +63,7 @@ pub(super) struct Position {
 
 /// What the publisher and the feed share.
 pub(super) struct Shared {
-    store: Store,
+    pub(super) store: Store,
     clock: Arc<dyn Clock>,
     pub(super) position: watch::Sender<Position>,
     /// The table of the last published revision.
@@ -70,6 +72,7 @@ pub(super) struct Shared {
     /// The newest snapshot that a proxy asked for, as bytes.
     pub(super) snapshot: tokio::sync::Mutex<Option<(Revision, Bytes)>>,
     pub(super) nodes: Nodes,
+    pub(super) questions: Questions,
     unpublished: Mutex<Option<Unpublished>>,
 }
 
@@ -158,6 +161,7 @@ impl Publisher {
             recent: Mutex::new(recent),
             snapshot: tokio::sync::Mutex::new(None),
             nodes,
+            questions: Questions::default(),
             unpublished: Mutex::new(None),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -176,6 +180,14 @@ impl Publisher {
     /// The table of the last published revision: what an up-to-date proxy decides by.
     pub fn table(&self) -> Arc<RoutingTable> {
         self.shared.table.load_full()
+    }
+
+    /// The table of a revision, present or past.
+    ///
+    /// # Errors
+    /// [`PastError`] says why there is none.
+    pub async fn table_at(&self, revision: Revision) -> Result<Arc<RoutingTable>, PastError> {
+        history::table_at(&self.shared, revision).await
     }
 
     /// How publishing is.
