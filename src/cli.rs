@@ -69,6 +69,11 @@ pub(crate) enum Command {
     Keys(client::keys::KeysCommand),
     /// How it is: nodes, revisions, certificates, backends
     Status(client::status::StatusArgs),
+    /// Say why a request goes where it goes: every step of the decision
+    Explain(client::explain::ExplainArgs),
+    /// Test the running gateway: whether one school can be reached through another
+    #[command(subcommand)]
+    Selftest(client::selftest::SelftestCommand),
 
     /// Check settings, store and sealed keys, and say what is wrong
     Check(SettingsArgs),

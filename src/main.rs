@@ -48,5 +48,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::UnknownHosts(args) => client::run(client::unknown_hosts::run(&args)),
         Command::Keys(command) => client::run(client::keys::run(&command)),
         Command::Status(args) => client::run(client::status::run(&args)),
+        Command::Explain(args) => client::run(client::explain::run(&args)),
+        Command::Selftest(command) => client::run(client::selftest::run(&command)),
     }
 }

@@ -3,12 +3,14 @@
 mod api;
 mod body;
 pub(crate) mod domain;
+pub(crate) mod explain;
 pub(crate) mod keys;
 mod output;
 pub(crate) mod plan;
 pub(crate) mod pool;
 mod resource;
 pub(crate) mod route;
+pub(crate) mod selftest;
 pub(crate) mod status;
 pub(crate) mod tenant;
 pub(crate) mod token;

@@ -151,6 +151,11 @@ impl ControlPlane {
         self.api.address()
     }
 
+    /// Says where the gateway of this process serves HTTPS.
+    pub(super) fn serves_at(&self, https: SocketAddr) {
+        self.api.serves_at(https);
+    }
+
     /// Where the control API is found.
     pub(super) fn addresses(&self) -> Addresses {
         let socket = self.api.socket().map(Path::to_owned);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use schoolgate_config::feed::{FeedAnswer, NodeReport};
+use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer};
 use schoolgate_config::model::{BackendAddress, NodeId, PoolId, PoolKind, Revision};
 use schoolgate_config::settings::Settings;
 use schoolgate_control_api::publish::FeedServer;
@@ -94,6 +94,7 @@ impl Site {
         let feed = InProcessFeed { node: settings.node_name()?, server: plane.publisher.feed() };
         let proxy = start_proxy(settings, Arc::new(feed), Arc::clone(&plane.keeper)).await?;
         let site = Self { plane, proxy, instances, follower };
+        site.plane.serves_at(reachable(site.proxy.addresses().https));
         site.served().await;
         Ok(site)
     }
@@ -212,6 +213,15 @@ impl SnapshotFeed for InProcessFeed {
 
     async fn report(&self, report: NodeReport) -> Result<(), FeedError> {
         self.server.report(report);
+        Ok(())
+    }
+
+    async fn questions(&self, wait: Duration) -> Result<Vec<String>, FeedError> {
+        Ok(self.server.questions(&self.node, wait).await)
+    }
+
+    async fn answer(&self, answers: Vec<RequestAnswer>) -> Result<(), FeedError> {
+        self.server.answer(&self.node, answers);
         Ok(())
     }
 }
