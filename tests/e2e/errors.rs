@@ -1,9 +1,10 @@
 //! What the gateway says itself: one table, as JSON or as the school's page.
 
-use schoolgate_testkit::{Http, Origin};
-use serde_json::json;
+use reqwest::Method;
+use schoolgate_testkit::{Http, Origin, Site, eventually};
+use serde_json::{Value, json};
 
-use crate::gateway_with;
+use crate::{SOON, gateway, gateway_with, pool};
 
 #[tokio::test]
 async fn an_error_is_problem_json_for_programs_and_a_themed_page_for_people() {
@@ -83,5 +84,231 @@ async fn nothing_of_our_insides_is_told() {
     let body = answer.text().await.expect("a body");
     for inside in ["127.0.0.1", "pingora", "panicked", ".rs", "Connect", "web"] {
         assert!(!body.contains(inside), "{inside} in {body}");
+    }
+}
+
+/// A row of what the gateway says itself, and a request that gets it.
+struct Row {
+    status: u16,
+    error: &'static str,
+    /// The name of the handshake, where it is another than the host.
+    sni: Option<&'static str>,
+    host: &'static str,
+    path: &'static str,
+    field: Option<(&'static str, &'static str)>,
+    look: Look,
+    when: When,
+}
+
+/// Whose page a person gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// The school's: its name, its colours.
+    Themed,
+    /// Nobody's: no school was selected, or it must not be told which.
+    Plain,
+}
+
+/// For which requests a row holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Always,
+    /// Only when there is a body.
+    Body,
+    /// Only when there is none: with one still arriving, the client is to blame (408).
+    NoBody,
+}
+
+const fn row(status: u16, error: &'static str, host: &'static str, path: &'static str, look: Look) -> Row {
+    Row { status, error, sni: None, host, path, field: None, look, when: When::Always }
+}
+
+/// Every row of DESIGN.md section 5 that a request can get from this release. Not here: `NO_ROUTE` (a route to a pool that
+/// is not there cannot be made) and `TENANT_PROCESSING_ERROR` (it takes a bug); `TOKEN_EXPIRED` and `TENANT_NOT_ACTIVE` for
+/// a token need somebody who issues tokens (`issuers.rs`). `RATE_LIMITED`, `QUOTA_EXCEEDED`, `CONCURRENCY_LIMITED` and
+/// `POOL_BUSY` come with limits.
+const ROWS: &[Row] = &[
+    row(400, "TENANT_NOT_FOUND", "api.schools.test", "/", Look::Plain),
+    Row { sni: Some("ash.localhost"), ..row(400, "BAD_REQUEST", "127.0.0.1", "/", Look::Plain) },
+    row(401, "MISSING_TOKEN", "api.tokens.test", "/", Look::Plain),
+    Row {
+        field: Some(("authorization", "Bearer x")),
+        ..row(401, "INVALID_TOKEN_FORMAT", "api.tokens.test", "/", Look::Plain)
+    },
+    Row {
+        field: Some(("authorization", "Bearer eyJhbGciOiJub25lIn0.eyJ0ZW5hbnRJZCI6ImFzaCJ9.")),
+        ..row(401, "INVALID_TOKEN", "api.tokens.test", "/", Look::Plain)
+    },
+    Row { field: Some(("x-tenant-slug", "elm")), ..row(403, "TENANT_MISMATCH", "ash.localhost", "/", Look::Themed) },
+    row(403, "TENANT_SUSPENDED", "elm.localhost", "/", Look::Themed),
+    row(403, "FEATURE_NOT_IN_PLAN", "ash.localhost", "/biometric/", Look::Themed),
+    Row {
+        field: Some(("x-tenant-id", "nosuch")),
+        ..row(404, "TENANT_NOT_ACTIVE", "api.schools.test", "/", Look::Plain)
+    },
+    Row { sni: Some("ash.localhost"), ..row(404, "TENANT_NOT_ACTIVE", "nosuch.localhost", "/", Look::Plain) },
+    Row { when: When::Body, ..row(413, "BODY_TOO_LARGE", "ash.localhost", "/small/", Look::Themed) },
+    Row { sni: Some("ash.localhost"), ..row(421, "MISDIRECTED", "elm.localhost", "/", Look::Plain) },
+    row(502, "UPSTREAM_ERROR", "ash.localhost", "/close", Look::Themed),
+    row(503, "NO_BACKEND", "ash.localhost", "/none/", Look::Themed),
+    row(503, "TENANT_MAINTENANCE", "ash.localhost", "/repair/", Look::Themed),
+    Row { when: When::NoBody, ..row(504, "UPSTREAM_TIMEOUT", "ash.localhost", "/delay/5000", Look::Themed) },
+];
+
+/// What programs and what browsers say they take.
+const ACCEPTS: [&str; 2] = ["application/json", "text/html,application/xhtml+xml,*/*;q=0.8"];
+
+/// An answer as it came.
+struct Told {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl Told {
+    fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map_or("", |(_, value)| value.as_str())
+    }
+}
+
+/// Asks over HTTP/1.1 with bytes written by hand, and reads until the gateway closes: whatever follows the head is body.
+/// With a POST, most of the body never comes.
+async fn ask_h1(site: &Site, row: &Row, method: &Method, accept: &str) -> Told {
+    let mut tls = site.tls(row.sni.unwrap_or(row.host)).await.expect("a handshake");
+    let field = row.field.map(|(name, value)| format!("{name}: {value}\r\n")).unwrap_or_default();
+    let body = if *method == Method::POST { "Content-Length: 100000\r\n\r\nthe first bytes" } else { "\r\n" };
+    let Row { host, path, .. } = row;
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nConnection: close\r\n{field}{body}");
+    tls.send(head).await.expect("sent");
+    let text = String::from_utf8(tls.read_to_end().await.expect("an answer")).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{}: no answer: {text:?}", row.error));
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+    let headers = lines.filter_map(|line| line.split_once(": ")).map(|(n, v)| (n.to_owned(), v.to_owned()));
+    Told { status: status.expect("a status"), headers: headers.collect(), body: body.to_owned() }
+}
+
+/// Asks over HTTP/2. With a POST, the body stays open until the answer is read.
+async fn ask_h2(site: &Site, row: &Row, method: &Method, accept: &str) -> Told {
+    let client = site.client_with(row.host, Http::Two);
+    let mut request = client.request(method.clone(), row.path).header("accept", accept);
+    if let Some((name, value)) = row.field {
+        request = request.header(name, value);
+    }
+    let (pieces, body) = tokio::sync::mpsc::channel::<Result<&'static str, std::io::Error>>(1);
+    if *method == Method::POST {
+        pieces.send(Ok("the first bytes, and more than ten")).await.expect("open");
+        request = request.body(reqwest::Body::wrap_stream(tokio_stream::wrappers::ReceiverStream::new(body)));
+    }
+    let answer = request.send().await.unwrap_or_else(|e| panic!("{}: {e:?}", row.error));
+    let status = answer.status().as_u16();
+    let headers = answer.headers().iter();
+    let headers = headers.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
+    let body = answer.text().await.expect("a whole body");
+    drop(pieces);
+    Told { status, headers, body }
+}
+
+/// Checks one answer against its row, as JSON or as a page. Gives its length.
+fn check(row: &Row, told: &Told, accept: &str, how: &str) -> usize {
+    let Told { status, body, .. } = told;
+    assert_eq!(*status, row.status, "{how}: {body}");
+    assert_eq!(told.header("content-length"), body.len().to_string(), "{how}");
+    assert_eq!(told.header("cache-control"), "no-store", "{how}");
+    assert_eq!(told.header("retry-after").is_empty(), row.status != 503, "{how}");
+    assert_eq!(told.header("www-authenticate").is_empty(), row.status != 401, "{how}");
+    let id = told.header("x-request-id");
+    assert_eq!(id.len(), 26, "{how}: a ULID");
+    if accept == ACCEPTS[0] {
+        assert_eq!(told.header("content-type"), "application/problem+json", "{how}");
+        let problem: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{how}: {e}: {body}"));
+        assert_eq!((&problem["error"], &problem["status"]), (&json!(row.error), &json!(row.status)), "{how}");
+        assert_eq!(problem["request_id"], id, "{how}");
+        assert!(problem["message"].as_str().is_some_and(|m| !m.is_empty()), "{how}");
+    } else {
+        assert_eq!(told.header("content-type"), "text/html; charset=utf-8", "{how}");
+        assert!(body.contains(row.error) && body.contains(id), "{how}: {body}");
+        let themed = body.contains("#123456") && body.contains("&lt;script&gt;alert(1)&lt;/script&gt; School");
+        assert_eq!(themed, row.look == Look::Themed, "{how}: {body}");
+        assert!(!body.contains("<script"), "{how}: {body}");
+    }
+    body.len()
+}
+
+#[tokio::test]
+async fn every_row_is_told_as_json_and_as_a_page_to_head_over_h2_and_while_a_body_arrives() {
+    let origin = Origin::start().await;
+    let site = gateway().up().await;
+    let api = site.api();
+    pool(&api, "web", &[&origin]).await;
+    let backends = json!([{"address": origin.url()}]);
+    let bad =
+        json!({"id": "bad", "backends": backends, "ejection": {"consecutive_failures": 0}, "retry": {"attempts": 0}});
+    api.post("pools", bad).await.expect(201);
+    let none = json!({"id": "none", "backends": [{"address": origin.url(), "state": "disabled"}]});
+    api.post("pools", none).await.expect(201);
+    for zone in ["schools", "tokens"] {
+        let body = json!({"name": format!("{zone}.test"), "shared_host": format!("api.{zone}.test"),
+            "trusted_callers": ["127.0.0.1/32"], "require_token": zone == "tokens"});
+        api.post("zones", body).await.expect(201);
+    }
+    for slug in ["ash", "elm"] {
+        let body = json!({"slug": slug, "name": "<script>alert(1)</script> School", "plan": "basic", "pool": "web",
+            "theme": {"primary_color": "#123456"}});
+        api.post("tenants", body).await.expect(201);
+    }
+    for (prefix, action) in [
+        ("/biometric/", json!({"requires_feature": "biometric"})),
+        ("/small/", json!({"body_bytes": 10})),
+        ("/close", json!({"pool": "bad"})),
+        ("/none/", json!({"pool": "none"})),
+        ("/repair/", json!({"maintenance": true})),
+        ("/delay/", json!({"pool": "bad", "timeout_ms": 200})),
+    ] {
+        let route = json!({"tenant": "ash", "match": {"path_prefix": prefix}, "action": action});
+        api.post("routes", route).await.expect(201);
+    }
+    api.post("tenants/slug:elm/suspend?wait=applied", json!({"reason": "a test"})).await.expect(200);
+    for host in ["api.schools.test", "api.tokens.test"] {
+        eventually(SOON, || async { site.tls(host).await.is_ok() }).await;
+    }
+
+    for row in ROWS {
+        for accept in ACCEPTS {
+            // Two names on one connection cannot be asked of a client that picks the connection by the name.
+            for http in [Some(Http::One), row.sni.is_none().then_some(Http::Two)].into_iter().flatten() {
+                let ask = async |method: &Method| match http {
+                    Http::Two => ask_h2(&site, row, method, accept).await,
+                    _ => ask_h1(&site, row, method, accept).await,
+                };
+                let how = |method: &Method| format!("{} to {method} over {http:?} for {accept}", row.error);
+                if row.when != When::Body {
+                    let whole = check(row, &ask(&Method::GET).await, accept, &how(&Method::GET));
+                    let head = ask(&Method::HEAD).await;
+                    assert_eq!((head.status, head.body.as_str()), (row.status, ""), "{}", how(&Method::HEAD));
+                    assert_eq!(head.header("content-length"), whole.to_string(), "{}", how(&Method::HEAD));
+                }
+                if row.when != When::NoBody {
+                    check(row, &ask(&Method::POST).await, accept, &how(&Method::POST));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_stops_arriving_is_408_as_json_and_as_a_page() {
+    let origin = Origin::start().await;
+    let site = gateway().settings("[proxy.limits]\nbody_stall_s = 0.3").up().await;
+    pool(&site.api(), "web", &[&origin]).await;
+    let school = json!({"slug": "ash", "name": "<script>alert(1)</script> School", "plan": "basic", "pool": "web",
+        "theme": {"primary_color": "#123456"}});
+    site.api().post("tenants?wait=applied", school).await.expect(201);
+    let row = row(408, "REQUEST_TIMEOUT", "ash.localhost", "/", Look::Themed);
+    for accept in ACCEPTS {
+        check(&row, &ask_h1(&site, &row, &Method::POST, accept).await, accept, "h1");
+        check(&row, &ask_h2(&site, &row, &Method::POST, accept).await, accept, "h2");
     }
 }
