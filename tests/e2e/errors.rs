@@ -302,7 +302,9 @@ async fn every_row_is_told_as_json_and_as_a_page_to_head_over_h2_and_while_a_bod
 async fn a_body_that_stops_arriving_is_408_as_json_and_as_a_page() {
     let origin = Origin::start().await;
     let site = gateway().settings("[proxy.limits]\nbody_stall_s = 0.3").up().await;
-    pool(&site.api(), "web", &[&origin]).await;
+    // On HTTP/2 it is the pool's patience that ends first.
+    let quick = json!({"id": "web", "backends": [{"address": origin.url()}], "timeouts": {"read_ms": 400}});
+    site.api().post("pools?wait=applied", quick).await.expect(201);
     let school = json!({"slug": "ash", "name": "<script>alert(1)</script> School", "plan": "basic", "pool": "web",
         "theme": {"primary_color": "#123456"}});
     site.api().post("tenants?wait=applied", school).await.expect(201);
