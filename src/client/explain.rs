@@ -19,7 +19,7 @@ Exit code 0 says that there is an explanation, also of a request that is refused
 made by the code that the proxies run; what a proxy refuses as it reads a request (a head too large, a field that two \
 parsers read differently) comes before it and is not part of it.")]
 pub(crate) struct ExplainArgs {
-    /// The request's URL, such as https://greenhill.localhost:8443/grades
+    /// The request's URL, such as `https://greenhill.localhost:8443/grades`
     #[arg(required_unless_present = "request", conflicts_with = "request")]
     url: Option<String>,
     /// A field, `Name: value`; repeatable; `Host` takes the place of the URL's host, but not in the handshake
