@@ -85,7 +85,7 @@ impl Schoolgate<'_> {
     fn settings(&self, name: &str, control: &[String], token: &Path, key_file: &Path) -> anyhow::Result<PathBuf> {
         let file = self.dir.join(format!("{name}.toml"));
         // The limits are those that the peers are given too: a connection lives as long as the run, and all clients
-        // have one address.
+        // have one address, which also asks for a name before its certificate is there.
         let settings = format!(
             "[proxy]
 workers = 1
@@ -97,6 +97,8 @@ idle_s = 3600
 requests_h1 = 4000000000
 requests_h2 = 4000000000
 connections_per_address = 1000000
+failing_handshakes_per_address_s = 100000
+failing_handshakes_burst = 100000
 [keys]
 file = {key_file:?}
 [telemetry]
