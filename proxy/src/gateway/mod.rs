@@ -1,51 +1,49 @@
 //! Gateway: the life of a request, phase by phase. Each phase is a few lines that call the modules beside this one.
 
+mod end;
+mod facts;
+mod pingora;
+mod target;
+
 use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
-use bytes::Bytes;
-use http::header::{CONNECTION, HOST};
+use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Version};
 use ipnet::IpNet;
-use pingora_core::modules::http::HttpModules;
-use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use schoolgate_config::identity::{
-    self, Conditions, Headers, RecordedRequest, RecordedToken, Refusal, RequestFacts, Selected, Shortened, TokenError,
-    Via,
-};
+use pingora_error::Result;
+use pingora_http::RequestHeader;
+use schoolgate_config::identity::{self, Refusal, RequestFacts, TokenError};
 use schoolgate_config::model::{PoolTimeouts, Route};
 use schoolgate_config::settings::EdgeLimits;
 use schoolgate_config::table::{Live, RoutingTable, TenantEntry};
 use schoolgate_config::time::Clock;
-use tracing::{debug, error};
+use tracing::debug;
 
-use crate::admit::client_addr::Client;
 use crate::admit::gate::{self, HeadLimits};
 use crate::admit::limits::{BodyMeter, LeastRate};
 use crate::admit::token::{Presented, TokenCache};
 use crate::answer::{self, Answer};
 use crate::balance::retry::{self, Attempt, Failure, Verdict};
 use crate::balance::{InFlight, LiveBackend, NoBackend};
-use crate::exchange::{Cut, Exchange, Target};
+use crate::exchange::{Exchange, Target};
 use crate::fault::Fault;
 use crate::feed::Signing;
 use crate::forward::context::context;
-use crate::forward::peer::{self, UPGRADED_IDLE, Wants};
-use crate::forward::request::{self, Upward, X_FORWARDED_PREFIX, X_TENANT_ID, X_TENANT_SLUG};
+use crate::forward::peer::{UPGRADED_IDLE, Wants};
+use crate::forward::request::{self, Upward, X_FORWARDED_PREFIX};
 use crate::forward::response;
-use crate::forward::security::Transport;
 use crate::live::{NodeLive, TenantPermit};
-use crate::observe::{CrossTenantAttempt, Finished, Mismatch, Observe, Phases};
+use crate::observe::{CrossTenantAttempt, Mismatch, Observe};
 use crate::transport::{ConnInfo, conn_info};
+
+use facts::{Fields, authority, canonical_host, client, cut, transport};
+pub(crate) use target::rewritten_target;
+use target::{change_fields, forget_nominations, set_target, to_origin_form};
 
 /// What every request reads; swapped whole when a revision is adopted.
 pub type SharedTable = Arc<ArcSwap<RoutingTable<NodeLive>>>;
@@ -431,82 +429,6 @@ impl Gateway {
         );
         true
     }
-
-    pub(crate) fn finished(&self, session: &ServerSession, exchange: &Exchange) {
-        let request = session.req_header();
-        let conn = conn_info(session);
-        let client = exchange.client.map(|c| c.ip).or_else(|| conn.map(|c| c.client.ip()));
-        let status = session.response_written().map_or(0, |r| r.status.as_u16());
-        if let Some(conn) = conn.filter(|conn| conn.is_h2()) {
-            if status == 0 { conn.unanswered(self.0.limits.h2_unanswered_resets) } else { conn.answered() }
-        }
-        let host = authority(request).and_then(|sent| identity::normalise(sent).ok());
-        let times = &exchange.times;
-        let attempt = exchange.attempts.current.as_ref().filter(|_| times.attempt.is_some()).map(InFlight::backend);
-        let finished = Finished {
-            request_id: exchange.request_id.as_str(),
-            client: client.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
-            protocol: match request.version {
-                Version::HTTP_2 => "HTTP/2",
-                Version::HTTP_10 => "HTTP/1.0",
-                _ => "HTTP/1.1",
-            },
-            tls: conn.and_then(|c| c.tls.as_ref()).map(|tls| tls.version),
-            method: request.method.as_str(),
-            host: host.as_ref().map(|authority| &*authority.host),
-            path: request.uri.path(),
-            status,
-            error: exchange.fault.map(Fault::code),
-            tenant: exchange.tenant.as_ref().map(|t| (&*t.tenant, &*t.live.counters)),
-            pool: exchange.target.as_ref().map(|t| (&t.pool.pool.id, &*t.pool.live.counters)),
-            backend: attempt.map(|b| (&b.address, &*b.counters)),
-            backend_status: exchange.attempts.status,
-            retries: u32::from(exchange.attempts.retries) + u32::from(exchange.attempts.stale),
-            revision: exchange.revision,
-            bytes_in: exchange.body.bytes(),
-            bytes_out: session.body_bytes_sent() as u64,
-            phases: Phases {
-                decide: times.decided,
-                connect: times.connected.zip(times.attempt).map(|(at, from)| at.saturating_sub(from)),
-                first_byte: times.first_byte,
-                total: exchange.elapsed(),
-            },
-            mismatch: exchange.mismatch,
-            unknown_host: exchange.unknown_host,
-        };
-        self.0.observe.request(&finished);
-        if self.0.observe.keeps(&finished) {
-            let tenant = finished.tenant.map(|(tenant, _)| tenant.id);
-            self.0.observe.record(tenant, self.recorded(session, exchange, &finished));
-        }
-    }
-
-    /// A request as it is kept: what the decision read of it, and what came of it.
-    fn recorded(&self, session: &ServerSession, exchange: &Exchange, finished: &Finished<'_>) -> RecordedRequest {
-        let request = session.req_header();
-        let sent = Fields { headers: &request.headers, name_us: true };
-        let names = request.headers.keys().map(http::HeaderName::as_str);
-        let Conditions { tenant_ids, tenant_slugs, fields, met } =
-            Conditions::of(&self.0.table.load(), exchange.tenant.as_deref(), &sent, names);
-        RecordedRequest {
-            request_id: finished.request_id.to_owned(),
-            at_ms: exchange.began_ms,
-            revision: exchange.revision,
-            client_ip: finished.client,
-            tls: exchange.client.is_some_and(|client| client.secure),
-            sni: conn_info(session).and_then(|conn| conn.sni()).map(|sni| sni.to_string()),
-            host: authority(request).map(|host| Shortened(host).into()),
-            method: Shortened(finished.method).into(),
-            path: Shortened(finished.path).into(),
-            tenant_query: RecordedRequest::tenant_query(request.uri.query()),
-            tenant_ids,
-            tenant_slugs,
-            fields,
-            conditions: met,
-            token: exchange.bearer.as_ref().map(RecordedToken::from).unwrap_or_default(),
-            happened: finished.happened(),
-        }
-    }
 }
 
 /// How a refusal is answered. One that is no answer of ours but a redirect has no fault; it is made elsewhere.
@@ -530,134 +452,6 @@ fn fault_of<L: Live>(refusal: &Refusal<'_, '_, L>) -> Fault {
     }
 }
 
-/// On a shared host, the target without what named the tenant in it.
-fn cut<L: Live>(selected: &Selected<'_, '_, L>, query: Option<&str>) -> Option<Cut> {
-    if !matches!(selected.via, Via::Shared(_)) {
-        return None;
-    }
-    let shorter = query.and_then(identity::without_tenant);
-    if shorter.is_none() && selected.prefix.is_none() {
-        return None;
-    }
-    let left = shorter.as_deref().or(query).filter(|left| !left.is_empty());
-    let target = left.map_or_else(|| selected.path.to_owned(), |left| format!("{}?{left}", selected.path));
-    Some(Cut { target, prefix: selected.prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok()) })
-}
-
-/// Looks fields up for the decision.
-struct Fields<'a> {
-    headers: &'a HeaderMap,
-    /// The gate saw fields of ours: only then it is worth looking for those that name a tenant.
-    name_us: bool,
-}
-
-impl Fields<'_> {
-    fn lines(&self, name: &http::HeaderName) -> impl Iterator<Item = &[u8]> {
-        let lines = self.name_us.then(|| self.headers.get_all(name));
-        lines.into_iter().flatten().map(HeaderValue::as_bytes)
-    }
-}
-
-impl Headers for Fields<'_> {
-    fn tenant_ids(&self) -> impl Iterator<Item = &[u8]> {
-        self.lines(&X_TENANT_ID)
-    }
-
-    fn tenant_slugs(&self) -> impl Iterator<Item = &[u8]> {
-        self.lines(&X_TENANT_SLUG)
-    }
-
-    fn has(&self, name: &str, value: Option<&str>) -> bool {
-        let mut lines = self.headers.get_all(name).iter();
-        match value {
-            None => lines.next().is_some(),
-            Some(value) => lines.any(|line| line.as_bytes() == value.as_bytes()),
-        }
-    }
-}
-
-/// `:authority` or `Host`, as sent.
-fn authority(request: &RequestHeader) -> Option<&str> {
-    let pseudo = request.uri.authority().map(|a| a.as_str());
-    // Not UTF-8 is not a host either; the decision then finds no identifier it could read.
-    pseudo.or_else(|| std::str::from_utf8(request.headers.get(HOST)?.as_bytes()).ok())
-}
-
-/// How the client came, as far as security headers are concerned.
-fn transport(request: &RequestHeader, exchange: &Exchange) -> Transport {
-    Transport::of(exchange.client.is_some_and(|client| client.secure), authority(request))
-}
-
-/// The canonical authority, if it is not what was sent.
-fn canonical_host(sent: Option<&str>, host: &str, port: Option<u16>) -> Option<HeaderValue> {
-    if sent.is_some_and(|sent| sent.split(':').next() == Some(host)) {
-        return None;
-    }
-    let text = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    HeaderValue::try_from(text).ok()
-}
-
-fn client(conn: Option<&ConnInfo>, session: &ServerSession, trusted: &[IpNet]) -> Client {
-    let unknown = || std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-    let peer = conn.map(|c| c.client).or_else(|| session.client_addr()?.as_inet().copied()).unwrap_or_else(unknown);
-    Client::of(peer, conn.is_some_and(ConnInfo::is_tls), &session.req_header().headers, trusted)
-}
-
-/// Forgets everything before the path of a target in absolute form.
-fn to_origin_form(request: &mut RequestHeader) {
-    let target = gate::origin_form(request.raw_path()).to_vec();
-    // The gate has read it already.
-    let _ = request.set_raw_path(&target);
-}
-
-/// Forgets what `Connection` says of fields that are not passed on.
-fn forget_nominations(request: &mut RequestHeader) {
-    let kept: Vec<_> = request.headers.get_all(CONNECTION).iter().filter_map(gate::without_unwanted).collect();
-    request.remove_header(&CONNECTION);
-    for value in kept {
-        // What was a value of this field is one without some of its words.
-        let _ = request.append_header(CONNECTION, value);
-    }
-}
-
-/// The target towards the backend, if the route changes it.
-pub(crate) fn rewritten_target(request: &RequestHeader, exchange: &Exchange) -> Option<String> {
-    let target = exchange.target.as_ref()?;
-    let cut = target.cut.as_ref().map(|cut| cut.target.as_str());
-    let sent = cut.or_else(|| request.uri.path_and_query().map(|t| t.as_str()))?;
-    let routed = target.route.as_ref().and_then(|route| request::rewritten_target(route, sent));
-    routed.or_else(|| cut.map(str::to_owned))
-}
-
-/// Forgets how names were spelled: every later copy and change is half the work.
-fn forget_case(request: &mut RequestHeader) {
-    if request.has_case() && request.raw_path_is_utf8() {
-        change_fields(request, |_| {});
-    }
-}
-
-/// Lets `change` at the fields of a request. What comes back has no spelling of its own for names.
-fn change_fields(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap)) {
-    let (empty, ()) = http::Request::new(()).into_parts();
-    let end_stream = request.send_end_stream();
-    let mut parts: http::request::Parts = std::mem::replace(request, RequestHeader::from(empty)).into();
-    change(&mut parts.headers);
-    *request = RequestHeader::from(parts);
-    if let Some(end_stream) = end_stream {
-        request.set_send_end_stream(end_stream);
-    }
-}
-
-/// Replaces path and query, and keeps the authority of an HTTP/2 target.
-fn set_target(request: &mut RequestHeader, target: &str) {
-    let Ok(target) = target.parse::<http::uri::PathAndQuery>() else { return };
-    let mut parts = request.uri.clone().into_parts();
-    parts.path_and_query = Some(target);
-    if let Ok(uri) = http::Uri::from_parts(parts) {
-        request.set_uri(uri);
-    }
-}
-
 /// Chooses a backend for the next attempt, at `now_ms`.
 fn choose(exchange: &mut Exchange, now_ms: i64) -> Result<(), NoBackend> {
     let target = exchange.target.as_ref().ok_or(NoBackend)?;
@@ -672,186 +466,6 @@ fn choose(exchange: &mut Exchange, now_ms: i64) -> Result<(), NoBackend> {
 /// 2^24 pools later they would be.
 const fn group(tenant: u64, pool: u64) -> u64 {
     (tenant << 24) | (pool & 0x00ff_ffff)
-}
-
-/// The error that carries a fault through the proxy machinery.
-fn stop(exchange: &mut Exchange, fault: Fault) -> Box<Error> {
-    exchange.fault = Some(fault);
-    Error::new_in(ErrorType::HTTPStatus(fault.status()))
-}
-
-/// How an attempt failed after it had a connection.
-fn failure(error: &Error, reused: bool) -> Failure {
-    use ErrorType as E;
-    if error.esource != ErrorSource::Upstream {
-        return Failure::Final;
-    }
-    match &error.etype {
-        E::ReadTimedout | E::WriteTimedout => Failure::TimedOut,
-        // An HTTP/2 backend that is going away refuses streams before it looks at them.
-        E::H2Error | E::H2Downgrade if matches!(error.retry, pingora_error::RetryType::Decided(true)) => Failure::Stale,
-        E::ConnectionClosed | E::ReadError | E::WriteError | E::H2Error if reused => Failure::Stale,
-        E::ConnectionClosed | E::ReadError | E::WriteError | E::H2Error => Failure::Broken,
-        _ => Failure::Final,
-    }
-}
-
-#[async_trait]
-impl ProxyHttp for Gateway {
-    type CTX = Exchange;
-
-    fn new_ctx(&self) -> Exchange {
-        self.begin()
-    }
-
-    /// None: what is not used costs nothing.
-    fn init_downstream_modules(&self, _: &mut HttpModules) {}
-
-    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        let answered = self.receive(session, exchange).await?;
-        if !answered {
-            forget_case(session.req_header_mut());
-        }
-        Ok(answered)
-    }
-
-    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        let attempt = self.guard(|| self.attempt(session, exchange)).and_then(|next| next);
-        let peer = attempt.and_then(|next| {
-            peer::peer(&next.backend.address, &next.timeouts, next.wants).map_err(|_| Fault::Internal)
-        });
-        peer.map_err(|fault| stop(exchange, fault))
-    }
-
-    async fn connected_to_upstream(
-        &self,
-        _: &mut Session,
-        _reused: bool,
-        _: &HttpPeer,
-        _: std::os::unix::io::RawFd,
-        _: Option<&Digest>,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        exchange.times.connected = Some(exchange.elapsed());
-        Ok(())
-    }
-
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        upstream: &mut RequestHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        self.guard(|| self.rewrite_request(session, upstream, exchange)).map_err(|fault| stop(exchange, fault))
-    }
-
-    async fn request_body_filter(
-        &self,
-        session: &mut Session,
-        body: &mut Option<Bytes>,
-        _end: bool,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        let Some(body) = body else { return Ok(()) };
-        if session.was_upgraded() {
-            exchange.body.passed(body.len());
-            return Ok(());
-        }
-        exchange.body.received(body.len(), Instant::now).map_err(|fault| stop(exchange, fault))
-    }
-
-    async fn upstream_response_filter(
-        &self,
-        _: &mut Session,
-        upstream: &mut ResponseHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        let status = upstream.status;
-        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(());
-        }
-        self.answered(status, exchange);
-        Ok(())
-    }
-
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        answer: &mut ResponseHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        if answer.status.is_informational() && answer.status != http::StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(());
-        }
-        let (empty, ()) = http::Response::new(()).into_parts();
-        let mut parts: http::response::Parts = std::mem::replace(answer, ResponseHeader::from(empty)).into();
-        self.rewrite_answer(session, parts.status, &mut parts.headers, exchange);
-        *answer = ResponseHeader::from(parts);
-        Ok(())
-    }
-
-    fn fail_to_connect(
-        &self,
-        session: &mut Session,
-        _: &HttpPeer,
-        exchange: &mut Exchange,
-        mut error: Box<Error>,
-    ) -> Box<Error> {
-        let again = self.after_failure(session, exchange, Failure::NotConnected);
-        error.retry = again.into();
-        error
-    }
-
-    fn error_while_proxy(
-        &self,
-        _: &HttpPeer,
-        session: &mut Session,
-        mut error: Box<Error>,
-        exchange: &mut Exchange,
-        reused: bool,
-    ) -> Box<Error> {
-        // Every error must leave here decided.
-        let again = exchange.fault.is_none() && self.after_failure(session, exchange, failure(&error, reused));
-        error.retry = again.into();
-        error
-    }
-
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let body_pending = !session.is_body_done();
-        let fault = exchange.fault.or_else(|| Fault::of_error(error, body_pending));
-        exchange.fault = fault;
-        let (id, backend) = (&exchange.request_id, exchange.attempts.current.as_ref().map(|a| &a.backend().address));
-        match fault {
-            Some(Fault::Internal) => error!(request.id = %id, "request {id} failed inside: {error}"),
-            _ => debug!(request.id = %id, backend = ?backend, "request {id} failed: {error}"),
-        }
-        let answered = session.response_written().is_some();
-        if let Some(fault) = fault.filter(|_| !answered) {
-            let tenant = exchange.tenant.as_ref().map(|t| &*t.tenant);
-            let answer = Answer::fault(fault, id, tenant, &session.req_header().headers);
-            let security = exchange.tenant.as_ref().map(|tenant| &tenant.live.security);
-            let answer = answer.secured(security, transport(session.req_header(), exchange));
-            // The machinery does not go on with this connection, so the answer says so.
-            let _ = answer.send(session, false).await;
-        } else {
-            // A client must be able to tell a broken answer from a whole one.
-            session.downstream_session.shutdown().await;
-        }
-        FailToProxy { error_code: fault.map_or(0, Fault::status), can_reuse_downstream: false }
-    }
-
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, exchange: &mut Exchange) {
-        let _ = self.guard(|| self.finished(session, exchange));
-    }
-
-    /// What is worth a line is logged by [`Self::fail_to_proxy`], with the request's identifier.
-    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
-        true
-    }
-
-    fn suppress_proxy_warn_log(&self, _: &Session, _: &Exchange, _: &Error, _: ProxyWarnLogContext) -> bool {
-        true
-    }
 }
 
 #[cfg(test)]
