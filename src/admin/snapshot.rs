@@ -101,6 +101,8 @@ fn shown(object: &Object) -> Value {
         Object::Domain(v) => json!(v),
         Object::Route(v) => json!(v),
         Object::TokenIssuer(v) => json!(v),
+        Object::AcmeAccount(v) => json!(v),
+        Object::Challenge(v) => json!(v),
         Object::Certificate(v) => json!(v.about),
         Object::ContextKey(v) => json!({ "id": v.id, "state": v.state, "public": hex::encode(&v.public) }),
     }

@@ -193,6 +193,10 @@ chosen_id!(
     KeyId
 );
 chosen_id!(
+    /// A certificate authority, named by the operator's settings.
+    CaId
+);
+chosen_id!(
     /// An issuer of tokens, named by the operator.
     IssuerId
 );

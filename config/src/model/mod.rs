@@ -1,6 +1,7 @@
 //! The domain's types. They are parsed where data enters (API body, database row, snapshot), and trusted after that.
 
 mod certificate;
+mod challenge;
 mod context_key;
 mod domain;
 mod id;
@@ -15,9 +16,12 @@ mod token_issuer;
 mod zone;
 
 pub use certificate::{Certificate, CertificateRef};
+pub use challenge::{AcmeAccount, Challenge, ChallengeAnswer, Thumbprint, ThumbprintError};
 pub use context_key::{ContextKey, ContextKeyState, ContextKeyTimes};
 pub use domain::{CertificateState, Domain, Ownership, Routing};
-pub use id::{BackendId, Fingerprint, IdError, IssuerId, KeyId, NodeId, PlanId, PoolId, Revision, RouteId, TenantId};
+pub use id::{
+    BackendId, CaId, Fingerprint, IdError, IssuerId, KeyId, NodeId, PlanId, PoolId, Revision, RouteId, TenantId,
+};
 pub use jwks::{JWKS_BYTES, Jwks, JwksError, KeyName, PublicKey, TokenKey, Unusable};
 pub(crate) use name::is_canonical;
 pub use name::{DomainName, DomainNameError, RESERVED_LABELS, Slug, SlugError};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Certificate, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan, PlanId, Pool, PoolId, Route,
-    RouteId, Tenant, TenantId, TokenIssuer, Zone,
+    AcmeAccount, CaId, Certificate, Challenge, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan,
+    PlanId, Pool, PoolId, Route, RouteId, Tenant, TenantId, TokenIssuer, Zone,
 };
 
 macro_rules! objects {
@@ -86,6 +86,10 @@ objects! {
     ContextKey(KeyId) = "context_key", |v| v.id.clone();
     /// Who may say in a token which tenant a caller belongs to.
     TokenIssuer(IssuerId) = "token_issuer", |v| v.id.clone();
+    /// Our account at a certificate authority.
+    AcmeAccount(CaId) = "acme_account", |v| v.ca.clone();
+    /// An authorization that an authority may be checking.
+    Challenge(DomainName) = "challenge", |v| v.name.clone();
 }
 
 impl fmt::Display for ObjectKey {

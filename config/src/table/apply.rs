@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::check::{Violation, Violations, count};
 use super::{Live, PoolEntry, RouteList, RoutingTable, TenantEntry};
-use crate::model::{IssuerId, Plan, Pool, Revision, Route, Tenant, TenantId, TokenIssuer, Zone};
+use crate::model::{
+    Challenge, ChallengeAnswer, DomainName, IssuerId, Plan, Pool, Revision, Route, Tenant, TenantId, TokenIssuer, Zone,
+};
 use crate::snapshot::{Change, Delta, Object, ObjectKey, Snapshot};
 
 impl<L: Live> RoutingTable<L> {
@@ -113,6 +115,14 @@ impl<'a, L: Live> Building<'a, L> {
                 self.table.context_keys.insert(key.id.clone(), key.clone());
             }
             Object::TokenIssuer(issuer) => self.put_issuer(issuer),
+            Object::AcmeAccount(account) => {
+                self.table.acme_accounts.insert(account.ca.clone(), account.clone());
+            }
+            Object::Challenge(challenge) => {
+                self.forget_challenge(&challenge.name);
+                self.count_challenge(challenge, true);
+                self.table.challenges.insert(challenge.name.clone(), challenge.clone());
+            }
         }
         self.put.push(object.clone());
     }
@@ -172,6 +182,10 @@ impl<'a, L: Live> Building<'a, L> {
                 self.table.context_keys.remove(id);
             }
             ObjectKey::TokenIssuer(id) => self.forget_issuer(id),
+            ObjectKey::AcmeAccount(ca) => {
+                self.table.acme_accounts.remove(ca);
+            }
+            ObjectKey::Challenge(name) => self.forget_challenge(name),
         }
         self.removed.push(key.clone());
     }
@@ -200,6 +214,18 @@ impl<'a, L: Live> Building<'a, L> {
         }
         if let Some(zone) = &issuer.zone {
             count(&mut self.table.refs.zone, zone, more);
+        }
+    }
+
+    fn forget_challenge(&mut self, name: &DomainName) {
+        if let Some(old) = self.table.challenges.remove(name) {
+            self.count_challenge(&old, false);
+        }
+    }
+
+    fn count_challenge(&mut self, challenge: &Challenge, more: bool) {
+        if let ChallengeAnswer::Http01 { ca } = &challenge.answer {
+            count(&mut self.table.refs.acme_account, ca, more);
         }
     }
 
@@ -376,6 +402,17 @@ impl<'a, L: Live> Building<'a, L> {
                 let problems = i.problems().into_iter();
                 violations.extend(problems.map(|problem| Violation::Issuer { issuer: i.id.clone(), problem }));
             }
+            Object::AcmeAccount(a) if a.primary && table.acme_accounts.get(&a.ca) == Some(a) => {
+                let other = table.acme_accounts.values().find(|other| other.primary && other.ca != a.ca);
+                violations.extend(
+                    other.map(|other| Violation::TwoPrimary { account: a.ca.clone(), other: other.ca.clone() }),
+                );
+            }
+            Object::Challenge(c) if table.challenges.get(&c.name) == Some(c) => {
+                if let ChallengeAnswer::Http01 { ca } = &c.answer {
+                    need(table.acme_accounts.contains_key(ca), ObjectKey::AcmeAccount(ca.clone()));
+                }
+            }
             Object::Certificate(c) => {
                 for name in &c.about.names {
                     let bare = name.strip_prefix("*.").unwrap_or(name);
@@ -400,6 +437,9 @@ impl<'a, L: Live> Building<'a, L> {
                 (!self.table.tenants.contains_key(id), refs.tenant.get(id), "domains, routes or token issuers")
             }
             ObjectKey::Zone(name) => (!self.table.zones.contains_key(name), refs.zone.get(name), "token issuers"),
+            ObjectKey::AcmeAccount(ca) => {
+                (!self.table.acme_accounts.contains_key(ca), refs.acme_account.get(ca), "challenges")
+            }
             _ => return,
         };
         if gone && let Some(users) = users {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::Map;
-use crate::model::{DomainName, IssuerId, PlanId, PoolId, TenantId, TokenIssuerError};
+use crate::model::{CaId, DomainName, IssuerId, PlanId, PoolId, TenantId, TokenIssuerError};
 use crate::snapshot::ObjectKey;
 
 /// One thing that does not hold.
@@ -86,6 +86,14 @@ pub enum Violation {
         /// What is wrong.
         problem: TokenIssuerError,
     },
+    /// Two accounts answer for names without a challenge.
+    #[error("the accounts at {account} and {other} cannot both be primary")]
+    TwoPrimary {
+        /// One of them.
+        account: CaId,
+        /// Another.
+        other: CaId,
+    },
     /// A name of a certificate that is no name.
     #[error("the certificate {fingerprint} names `{name}`, which is not a DNS name")]
     CertificateName {
@@ -124,6 +132,8 @@ pub(super) struct References {
     pub(super) tenant: Map<TenantId, u64>,
     /// Token issuers of a zone.
     pub(super) zone: Map<DomainName, u64>,
+    /// HTTP-01 challenges of an account.
+    pub(super) acme_account: Map<CaId, u64>,
 }
 
 /// Counts one more or one fewer user of a key.

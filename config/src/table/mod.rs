@@ -18,8 +18,8 @@ pub use check::{Violation, Violations};
 pub use route_list::RouteList;
 
 use crate::model::{
-    Certificate, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan, PlanId, Pool, PoolId, Revision,
-    Route, RouteId, Slug, Tenant, TenantId, TokenIssuer, Zone,
+    AcmeAccount, CaId, Certificate, Challenge, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan,
+    PlanId, Pool, PoolId, Revision, Route, RouteId, Slug, Tenant, TenantId, TokenIssuer, Zone,
 };
 use crate::snapshot::{Object, Snapshot};
 
@@ -94,6 +94,8 @@ pub struct RoutingTable<L: Live = NoLive> {
     issuers: Map<IssuerId, Arc<TokenIssuer>>,
     /// By the `iss` of their tokens.
     issuer_names: Map<Arc<str>, IssuerId>,
+    acme_accounts: Map<CaId, Arc<AcmeAccount>>,
+    challenges: Map<DomainName, Arc<Challenge>>,
     refs: check::References,
 }
 
@@ -114,6 +116,8 @@ impl<L: Live> Clone for RoutingTable<L> {
             context_keys: self.context_keys.clone(),
             issuers: self.issuers.clone(),
             issuer_names: self.issuer_names.clone(),
+            acme_accounts: self.acme_accounts.clone(),
+            challenges: self.challenges.clone(),
             refs: self.refs.clone(),
         }
     }
@@ -136,6 +140,8 @@ impl<L: Live> Default for RoutingTable<L> {
             context_keys: Map::default(),
             issuers: Map::default(),
             issuer_names: Map::default(),
+            acme_accounts: Map::default(),
+            challenges: Map::default(),
             refs: check::References::default(),
         }
     }
@@ -277,6 +283,32 @@ impl<L: Live> RoutingTable<L> {
         self.issuers.is_empty()
     }
 
+    /// Our account at a certificate authority.
+    pub fn acme_account(&self, ca: &CaId) -> Option<&Arc<AcmeAccount>> {
+        self.acme_accounts.get(ca)
+    }
+
+    /// The account that answers for names without a challenge of their own.
+    pub fn primary_acme_account(&self) -> Option<&Arc<AcmeAccount>> {
+        // There are as many as authorities in the settings: one or two.
+        self.acme_accounts.values().find(|account| account.primary)
+    }
+
+    /// Our accounts at certificate authorities, in no order.
+    pub fn acme_accounts(&self) -> impl Iterator<Item = &Arc<AcmeAccount>> {
+        self.acme_accounts.values()
+    }
+
+    /// What an authority may be checking about a name. It may have expired.
+    pub fn challenge(&self, name: &str) -> Option<&Arc<Challenge>> {
+        self.challenges.get(name)
+    }
+
+    /// What authorities may be checking, in no order.
+    pub fn challenges(&self) -> impl Iterator<Item = &Arc<Challenge>> {
+        self.challenges.values()
+    }
+
     /// How many tenants there are.
     pub fn tenant_count(&self) -> usize {
         self.tenants.len()
@@ -306,6 +338,8 @@ impl<L: Live> RoutingTable<L> {
         objects.extend(self.certificates.values().cloned().map(Object::Certificate));
         objects.extend(self.context_keys.values().cloned().map(Object::ContextKey));
         objects.extend(self.issuers.values().cloned().map(Object::TokenIssuer));
+        objects.extend(self.acme_accounts.values().cloned().map(Object::AcmeAccount));
+        objects.extend(self.challenges.values().cloned().map(Object::Challenge));
         Snapshot { revision: self.revision, objects }
     }
 }

@@ -218,3 +218,60 @@ fn a_changed_plan_reaches_its_tenants() {
     let table = table.with_changes(Revision(3), &[Change::Put(plan.into())], &NoLive).expect("holds together");
     assert_eq!(table.tenant(&tenant_id(1)).expect("there").plan.features, ["lms"]);
 }
+
+fn account(ca: &str, primary: bool) -> Change {
+    let thumbprint = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs".parse().expect("a thumbprint");
+    Change::Put(AcmeAccount { ca: ca.parse().expect("a name"), thumbprint, primary }.into())
+}
+
+#[test]
+fn challenges_are_found_by_name_and_hold_on_to_their_account() {
+    let name: DomainName = "erp.birch.example".parse().expect("a name");
+    let put = |answer| Change::Put(Challenge { name: name.clone(), answer, expires_at: 10 }.into());
+    let at_one = put(ChallengeAnswer::Http01 { ca: "one".parse().expect("a name") });
+    let gone = Change::Remove(ObjectKey::AcmeAccount("one".parse().expect("a name")));
+    let table = RoutingTable::from_snapshot(&base(), &NoLive, None).expect("holds together");
+    let then = |table: &RoutingTable, changes: &[Change]| table.with_changes(table.revision().next(), changes, &NoLive);
+
+    let missing = then(&table, std::slice::from_ref(&at_one)).expect_err("there is no account");
+    assert!(matches!(missing.0[..], [Violation::Missing { .. }]), "{missing}");
+    let table = then(&table, &[at_one, account("one", true)]).expect("in any order");
+    assert_eq!(table.challenge("erp.birch.example").expect("there").expires_at, 10);
+    assert!(table.challenge("birch.example").is_none());
+    let in_use = then(&table, std::slice::from_ref(&gone)).expect_err("its challenge needs it");
+    assert!(matches!(in_use.0[..], [Violation::InUse { users: 1, .. }]), "{in_use}");
+    let table = then(&table, &[put(ChallengeAnswer::TlsAlpn01 { digest: [1; 32] }), gone]).expect("needed no more");
+    assert!(table.primary_acme_account().is_none());
+    let table = then(&table, &[Change::Remove(ObjectKey::Challenge(name))]).expect("holds together");
+    assert!(table.challenge("erp.birch.example").is_none());
+}
+
+#[test]
+fn one_account_is_primary_and_it_can_change_in_one_delta() {
+    let table = RoutingTable::from_snapshot(&base(), &NoLive, None).expect("holds together");
+    let then = |table: &RoutingTable, changes: &[Change]| table.with_changes(table.revision().next(), changes, &NoLive);
+    let table = then(&table, &[account("one", true), account("two", false)]).expect("holds together");
+    let two = then(&table, &[account("two", true)]).expect_err("one is primary");
+    assert!(matches!(two.0[..], [Violation::TwoPrimary { .. }]), "{two}");
+    let table = then(&table, &[account("two", true), account("one", false)]).expect("in any order");
+    assert_eq!(table.primary_acme_account().expect("there").ca.as_str(), "two");
+}
+
+/// Written before there were accounts and challenges. Every file here was written by a release, or might have been.
+#[test]
+fn a_snapshot_of_an_earlier_release_reads_and_holds_together() {
+    let bytes = include_bytes!("../../golden/schema-1.snapshot");
+    let snapshot = crate::snapshot::decode_snapshot(bytes).expect("reads");
+    let table = RoutingTable::from_snapshot(&snapshot, &NoLive, None).expect("holds together");
+    assert!(table.tenant_of_domain("erp.birch.example").is_some());
+    assert_eq!((table.certificates().count(), table.issuers().count(), table.context_keys().count()), (1, 1, 1));
+    let keeper = crate::seal::Keeper::new(&[7; 32]);
+    for certificate in table.certificates() {
+        let subject = certificate.about.fingerprint.to_string();
+        keeper.open_key(Certificate::KEY_PURPOSE, &subject, &certificate.key).expect("opens");
+    }
+    for key in table.context_keys() {
+        keeper.open_key(ContextKey::KEY_PURPOSE, key.id.as_str(), &key.private).expect("opens");
+    }
+    assert_eq!(table.to_snapshot().objects.len(), snapshot.objects.len());
+}

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use schoolgate_config::model::{
-    Certificate, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan, PlanId, Pool, PoolId, Route,
-    RouteId, Tenant, TenantId, TenantState, TokenIssuer, Zone,
+    AcmeAccount, CaId, Certificate, Challenge, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan,
+    PlanId, Pool, PoolId, Route, RouteId, Tenant, TenantId, TenantState, TokenIssuer, Zone,
 };
 use schoolgate_config::snapshot::{Object, ObjectKey, ObjectKind};
 
@@ -63,6 +63,8 @@ aggregates! {
     Certificate(Fingerprint), |v| v.about.fingerprint;
     ContextKey(KeyId), |v| v.id.clone();
     TokenIssuer(IssuerId), |v| v.id.clone();
+    AcmeAccount(CaId), |v| v.ca.clone();
+    Challenge(DomainName), |v| v.name.clone();
 }
 
 /// An object as it is in the store.

@@ -6,8 +6,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use schoolgate_config::model::{
-    Certificate, CertificateRef, Domain, DomainName, Fingerprint, Ownership, Plan, PlanId, Pool, PoolId, Revision,
-    Routing, Slug, Tenant, TenantId, TenantState, TokenIssuer, Zone,
+    AcmeAccount, Certificate, CertificateRef, Challenge, ChallengeAnswer, Domain, DomainName, Fingerprint, Ownership,
+    Plan, PlanId, Pool, PoolId, Revision, Routing, Slug, Tenant, TenantId, TenantState, TokenIssuer, Zone,
 };
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::snapshot::{Change, ObjectKey, ObjectKind};
@@ -712,4 +712,29 @@ async fn an_ignored_host_is_remembered_until_it_is_heeded() {
     assert!(!transaction.heed_host(&domain_name("x.example")).await.expect("heeds"));
     commit(transaction).await.expect("commits");
     assert_eq!(world.store.ignored_hosts().await.expect("reads"), []);
+}
+
+#[tokio::test]
+async fn accounts_and_challenges_are_objects_that_survive_a_restart() {
+    let world = World::seeded().await;
+    let thumbprint = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs".parse().expect("a thumbprint");
+    let account = AcmeAccount { ca: "pebble".parse().expect("a name"), thumbprint, primary: true };
+    let name = domain_name("erp.greenhill.example");
+    let answer = ChallengeAnswer::Http01 { ca: account.ca.clone() };
+    let challenge = Challenge { name: name.clone(), answer, expires_at: 1_800_000_000 };
+    world.put(account.clone()).await;
+    world.put(challenge.clone()).await;
+    let again = world.again().await;
+    assert_eq!(again.get::<AcmeAccount>(&account.ca).await.expect("reads").expect("there").value, account);
+    assert_eq!(again.get::<Challenge>(&name).await.expect("reads").expect("there").value, challenge);
+    assert_eq!(again.head().table.challenge(name.as_str()).map(|found| found.as_ref()), Some(&challenge));
+
+    let mut transaction = world.begin().await;
+    transaction.delete::<AcmeAccount>(&account.ca, None).await.expect("deletes");
+    match transaction.check() {
+        Err(StoreError::Violations(violations)) => {
+            assert!(matches!(violations.0[..], [Violation::InUse { .. }]), "{violations}");
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -5,7 +5,9 @@ use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite as Db, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, QueryBuilder, Row};
 
-use schoolgate_config::model::{Certificate, ContextKey, Domain, Plan, Pool, Route, Tenant, TokenIssuer, Zone};
+use schoolgate_config::model::{
+    AcmeAccount, Certificate, Challenge, ContextKey, Domain, Plan, Pool, Route, Tenant, TokenIssuer, Zone,
+};
 use schoolgate_config::snapshot::{Object, ObjectKey, ObjectKind};
 
 use super::{signed, undecodable};
@@ -69,6 +71,8 @@ const CERTIFICATES: Table =
 const CONTEXT_KEYS: Table = table!("context_keys", "id", search "id", filters [], columns [], marks "");
 const TOKEN_ISSUERS: Table =
     table!("token_issuers", "id", search "id", filters ["tenant"], columns ["tenant"], marks ", ?");
+const ACME_ACCOUNTS: Table = table!("acme_accounts", "ca", search "ca", filters [], columns [], marks "");
+const CHALLENGES: Table = table!("challenges", "name", search "name", filters [], columns [], marks "");
 
 const fn table_of(kind: ObjectKind) -> &'static Table {
     match kind {
@@ -81,6 +85,8 @@ const fn table_of(kind: ObjectKind) -> &'static Table {
         ObjectKind::Certificate => &CERTIFICATES,
         ObjectKind::ContextKey => &CONTEXT_KEYS,
         ObjectKind::TokenIssuer => &TOKEN_ISSUERS,
+        ObjectKind::AcmeAccount => &ACME_ACCOUNTS,
+        ObjectKind::Challenge => &CHALLENGES,
     }
 }
 
@@ -98,9 +104,13 @@ fn columns_of(object: &Object) -> Vec<Option<String>> {
         Object::Domain(d) => vec![Some(d.tenant.to_string())],
         Object::Route(r) => vec![r.tenant.map(|t| t.to_string()), r.pool.as_ref().map(ToString::to_string)],
         Object::TokenIssuer(i) => vec![i.tenant.map(|t| t.to_string())],
-        Object::Plan(_) | Object::Pool(_) | Object::Zone(_) | Object::Certificate(_) | Object::ContextKey(_) => {
-            Vec::new()
-        }
+        Object::Plan(_)
+        | Object::Pool(_)
+        | Object::Zone(_)
+        | Object::Certificate(_)
+        | Object::ContextKey(_)
+        | Object::AcmeAccount(_)
+        | Object::Challenge(_) => Vec::new(),
     }
 }
 
@@ -127,6 +137,8 @@ fn body_of(object: &Object) -> Result<Body, sqlx::Error> {
         Object::Certificate(v) => bytes(rmp_serde::to_vec_named(v)),
         Object::ContextKey(v) => bytes(rmp_serde::to_vec_named(v)),
         Object::TokenIssuer(v) => text(serde_json::to_string(v)),
+        Object::AcmeAccount(v) => text(serde_json::to_string(v)),
+        Object::Challenge(v) => text(serde_json::to_string(v)),
     }
 }
 
@@ -325,6 +337,8 @@ pub(super) async fn everything(connection: &mut SqliteConnection) -> Result<Vec<
     all::<Certificate>(connection, &mut objects).await?;
     all::<ContextKey>(connection, &mut objects).await?;
     all::<TokenIssuer>(connection, &mut objects).await?;
+    all::<AcmeAccount>(connection, &mut objects).await?;
+    all::<Challenge>(connection, &mut objects).await?;
     Ok(objects)
 }
 
