@@ -40,6 +40,12 @@ pub enum StoreError {
         /// Which object.
         object: ObjectKey,
     },
+    /// Another process has taken over what this one was doing.
+    #[error("the lease {name} belongs to another process now")]
+    LeaseLost {
+        /// Which.
+        name: String,
+    },
     /// The state after the commit would not hold together.
     #[error("the change would leave what does not hold together: {0}")]
     Violations(#[from] Violations),

@@ -19,6 +19,7 @@ mod audit;
 mod contract;
 mod error;
 mod head;
+pub mod lease;
 mod recent;
 mod records;
 mod sqlite;
@@ -38,6 +39,7 @@ pub use aggregate::{Aggregate, ListQuery, Page, Stored};
 pub use audit::AuditBroken;
 pub use error::StoreError;
 pub use head::Head;
+pub use lease::{Lease, LeaseRecord};
 pub use records::{
     Actor, AuditEntry, AuditQuery, CertificateWant, Committed, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord,
     RevisionRecord, StoredAnswer, Token, TokenKind, WantState,

@@ -21,9 +21,9 @@ use crate::wanted::wanted_names;
 
 /// What an operator's request writes, all of it or nothing. Dropping it undoes it.
 pub struct Transaction {
-    turn: Turn,
+    pub(crate) turn: Turn,
     actor: Actor,
-    now_ms: i64,
+    pub(crate) now_ms: i64,
     changes: Vec<Change>,
 }
 

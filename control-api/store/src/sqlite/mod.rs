@@ -6,6 +6,7 @@
 
 mod audit;
 mod certificates;
+mod leases;
 mod objects;
 mod records;
 mod revisions;
@@ -264,6 +265,7 @@ reads! {
     async fn answer(&self, actor: &str, key: &str) -> Option<crate::StoredAnswer> = records;
     async fn key_fetches(&self) -> Vec<crate::KeyFetch> = records;
     async fn ignored_hosts(&self) -> Vec<crate::IgnoredHost> = records;
+    async fn leases(&self) -> Vec<crate::LeaseRecord> = leases;
     async fn note(&self, key: &str) -> Option<String> = records;
 }
 

@@ -17,11 +17,12 @@ use tokio::sync::{OwnedMutexGuard, oneshot};
 use schoolgate_config::model::{DomainName, Fingerprint, Tenant};
 use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 
-use super::{Sqlite, TenantField, audit, certificates, fault, objects, records, revisions, signed};
+use super::{Sqlite, TenantField, audit, certificates, fault, leases, objects, records, revisions, signed};
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit::FIRST;
 use crate::error::StoreError;
 use crate::head::Head;
+use crate::lease::Lease;
 use crate::records::{
     AuditEntry, CertificateWant, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord, RevisionRecord, StoredAnswer,
     Token,
@@ -354,6 +355,10 @@ turns! {
     async fn want_issued(&mut self, want: &CertificateWant, fingerprint: &Fingerprint, renew_at_ms: i64) -> bool = certificates;
     async fn want_failed(&mut self, want: &CertificateWant, error: &str, next_attempt_ms: i64) -> bool = certificates;
     async fn want_now(&mut self, name: &str, now_ms: i64) -> bool = certificates;
+    async fn take_lease(&mut self, name_and_holder: (&str, &str), now_ms: i64, expires_at_ms: i64) -> Option<Lease> = leases;
+    async fn renew_lease(&mut self, lease: &Lease, now_ms: i64, expires_at_ms: i64) -> bool = leases;
+    async fn release_lease(&mut self, lease: &Lease) -> bool = leases;
+    async fn is_lease_held(&mut self, lease: &Lease) -> bool = leases;
     async fn delete_token(&mut self, id: &str) -> bool = records;
     async fn set_note(&mut self, key: &str, value: &str) -> () = records;
     async fn save_node(&mut self, node: &NodeRecord) -> () = records;
