@@ -738,3 +738,99 @@ async fn accounts_and_challenges_are_objects_that_survive_a_restart() {
         other => panic!("{other:?}"),
     }
 }
+
+fn event(at_ms: i64, kind: &'static str, tenant: Option<&Tenant>) -> NewEvent {
+    NewEvent {
+        at_ms,
+        kind,
+        tenant: tenant.map(|tenant| tenant.id),
+        object: "domain erp.greenhill.example".into(),
+        summary: "something happened".into(),
+        detail: json!({"at": at_ms}),
+        once: None,
+    }
+}
+
+#[tokio::test]
+async fn events_are_listed_by_kind_area_tenant_and_object_the_last_first() {
+    let world = World::new().await;
+    let now = world.clock.unix_ms();
+    let (one, two) = (tenant("one"), tenant("two"));
+    let other = NewEvent { object: "certificate x".into(), ..event(now + 3, "certificate.failed", None) };
+    let events = [event(now + 1, "domain.proven", Some(&one)), event(now + 2, "domain.left", Some(&two)), other];
+    world.store.record_events(&events).await.expect("records");
+    let times = async |query: EventQuery| -> Vec<i64> {
+        let found = world.store.events(&query).await.expect("reads");
+        found.into_iter().map(|event| event.at_ms - now).collect()
+    };
+    let kind = |kind: &str| EventQuery { kind: Some(kind.into()), ..EventQuery::default() };
+    assert_eq!(times(EventQuery::default()).await, [3, 2, 1]);
+    assert_eq!(times(kind("domain")).await, [2, 1]);
+    assert_eq!(times(kind("domain.left")).await, [2]);
+    assert_eq!(times(kind("dom")).await, [0; 0]);
+    assert_eq!(times(EventQuery { tenant: Some(one.id), ..EventQuery::default() }).await, [1]);
+    assert_eq!(times(EventQuery { object: Some("certificate x".into()), ..EventQuery::default() }).await, [3]);
+    let first = world.store.events(&EventQuery { limit: 1, ..EventQuery::default() }).await.expect("reads");
+    assert_eq!((first.len(), first[0].tenant, &first[0].detail), (1, None, &json!({"at": now + 3})));
+    assert_eq!(times(EventQuery { before: Some(first[0].number), ..EventQuery::default() }).await, [2, 1]);
+}
+
+#[tokio::test]
+async fn an_event_is_kept_with_the_change_it_belongs_to_or_not_at_all() {
+    let world = World::new().await;
+    let mut transaction = world.begin().await;
+    transaction.record_event(&event(1, "domain.left", None)).await.expect("records");
+    transaction.rollback().await;
+    let all = EventQuery::default();
+    assert_eq!(world.store.events(&all).await.expect("reads"), []);
+    let mut transaction = world.begin().await;
+    transaction.record_event(&event(1, "domain.left", None)).await.expect("records");
+    commit(transaction).await.expect("commits");
+    assert_eq!(world.store.events(&all).await.expect("reads").len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_that_is_reported_twice_is_recorded_once() {
+    let world = World::new().await;
+    let event = NewEvent { once: Some("request 7".into()), ..event(1, "security.cross_tenant_attempt", None) };
+    world.store.record_events(&[event.clone(), event.clone()]).await.expect("records");
+    world.again().await.record_event(event).await.expect("records");
+    assert_eq!(world.store.events(&EventQuery::default()).await.expect("reads").len(), 1);
+}
+
+#[tokio::test]
+async fn events_are_forgotten_by_age_and_a_flood_of_one_kind_pushes_out_no_other() {
+    let world = World::new().await;
+    let now = world.clock.unix_ms();
+    world.store.record_event(event(now, "domain.proven", None)).await.expect("records");
+    let flood = vec![event(now + EVENTS_KEPT_MS, "security.cross_tenant_attempt", None); 20_600];
+    world.store.record_events(&flood).await.expect("records");
+    let count = async |kind: &str| {
+        let query = EventQuery { kind: Some(kind.into()), limit: u32::MAX, ..EventQuery::default() };
+        world.store.events(&query).await.expect("reads").len()
+    };
+    let kept = count("security").await;
+    assert!((20_000..20_256).contains(&kept), "{kept}");
+    world.store.forget_events().await.expect("forgets");
+    assert_eq!((count("security").await, count("domain").await), (20_000, 1));
+    world.clock.advance_ms(EVENTS_KEPT_MS + 1);
+    world.store.forget_events().await.expect("forgets");
+    assert_eq!((count("security").await, count("domain").await), (20_000, 0));
+}
+
+#[tokio::test]
+async fn txt_values_are_answered_until_they_end_or_are_withdrawn() {
+    let world = World::new().await;
+    let end = world.clock.unix_ms() + 1_000;
+    let values = async || world.store.txt_values("_acme-challenge.Schools.test.").await.expect("reads");
+    for value in ["b", "a", "a"] {
+        world.store.publish_txt("_ACME-challenge.schools.test", value, end).await.expect("publishes");
+    }
+    world.store.publish_txt("other.acme.schools.test", "c", end).await.expect("publishes");
+    assert_eq!(values().await, ["a", "b"]);
+    assert!(world.store.withdraw_txt("_acme-challenge.schools.test.", "a").await.expect("withdraws"));
+    assert!(!world.store.withdraw_txt("_acme-challenge.schools.test.", "a").await.expect("withdraws"));
+    assert_eq!(values().await, ["b"]);
+    world.clock.advance_ms(1_000);
+    assert_eq!(values().await, [""; 0]);
+}

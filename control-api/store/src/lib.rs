@@ -18,6 +18,7 @@ mod audit;
 #[cfg(test)]
 mod contract;
 mod error;
+mod event;
 mod head;
 pub mod lease;
 mod recent;
@@ -38,6 +39,7 @@ use schoolgate_config::time::{Clock, SystemClock};
 pub use aggregate::{Aggregate, ListQuery, Page, Stored};
 pub use audit::AuditBroken;
 pub use error::StoreError;
+pub use event::{EVENTS_KEPT_MS, Event, EventQuery, NewEvent};
 pub use head::Head;
 pub use lease::{Lease, LeaseRecord};
 pub use records::{
@@ -388,6 +390,75 @@ impl Store {
     pub async fn forget_answers(&self, before_ms: i64) -> Result<(), StoreError> {
         let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("sweep")).await?;
         transaction.forget_answers(before_ms).await?;
+        transaction.finish().await
+    }
+
+    /// Records events beside any change of an operator's; see [`Transaction::record_event`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn record_events(&self, events: &[NewEvent]) -> Result<(), StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("events")).await?;
+        for event in events {
+            transaction.record_event(event).await?;
+        }
+        transaction.finish().await
+    }
+
+    /// Records one event; see [`Self::record_events`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn record_event(&self, event: NewEvent) -> Result<(), StoreError> {
+        self.record_events(&[event]).await
+    }
+
+    /// Events, the last recorded first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
+        self.sqlite.events(query).await
+    }
+
+    /// Lets our DNS responder answer a TXT value; see [`Transaction::publish_txt`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn publish_txt(&self, name: &str, value: &str, expires_at_ms: i64) -> Result<(), StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("dns")).await?;
+        transaction.publish_txt(name, value, expires_at_ms).await?;
+        transaction.finish().await
+    }
+
+    /// Takes a TXT value back. Says whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn withdraw_txt(&self, name: &str, value: &str) -> Result<bool, StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("dns")).await?;
+        let was_there = transaction.withdraw_txt(name, value).await?;
+        transaction.finish().await?;
+        Ok(was_there)
+    }
+
+    /// The TXT values that a name has now. Case and a final dot of the name do not matter.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn txt_values(&self, name: &str) -> Result<Vec<String>, StoreError> {
+        self.sqlite.txt_values(&transaction::canonical(name), self.sqlite.now_ms()).await
+    }
+
+    /// Forgets events that are too old or too many, and TXT values that have ended.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn forget_events(&self) -> Result<(), StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("sweep")).await?;
+        let now_ms = transaction.now_ms();
+        transaction.forget_events(now_ms - EVENTS_KEPT_MS).await?;
+        transaction.forget_txt(now_ms).await?;
         transaction.finish().await
     }
 

@@ -11,6 +11,7 @@ use schoolgate_config::table::RoutingTable;
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit;
 use crate::error::StoreError;
+use crate::event::NewEvent;
 use crate::head::Head;
 use crate::records::{
     Actor, AuditEntry, CertificateWant, Committed, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord, RevisionRecord,
@@ -181,6 +182,31 @@ impl Transaction {
         self.turn.want_now(name, self.now_ms).await
     }
 
+    /// Records an event with what this transaction writes: both are kept, or neither.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn record_event(&mut self, event: &NewEvent) -> Result<(), StoreError> {
+        self.turn.insert_event(event).await
+    }
+
+    /// Lets our DNS responder answer a TXT value for a name, until `expires_at_ms` (milliseconds since 1970) or until
+    /// it is withdrawn. A name may have several values at once. Case and a final dot of the name do not matter.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn publish_txt(&mut self, name: &str, value: &str, expires_at_ms: i64) -> Result<(), StoreError> {
+        self.turn.publish_txt(&canonical(name), value, expires_at_ms).await
+    }
+
+    /// Takes a TXT value back. Says whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn withdraw_txt(&mut self, name: &str, value: &str) -> Result<bool, StoreError> {
+        self.turn.withdraw_txt(&canonical(name), value).await
+    }
+
     /// Makes a token.
     ///
     /// # Errors
@@ -318,6 +344,14 @@ impl Transaction {
         self.turn.save_key_fetch(fetch).await
     }
 
+    pub(crate) async fn forget_events(&mut self, before_ms: i64) -> Result<(), StoreError> {
+        self.turn.forget_events(before_ms).await
+    }
+
+    pub(crate) async fn forget_txt(&mut self, before_ms: i64) -> Result<(), StoreError> {
+        self.turn.forget_txt(before_ms).await
+    }
+
     pub(crate) async fn forget_answers(&mut self, before_ms: i64) -> Result<(), StoreError> {
         self.turn.forget_answers(before_ms).await
     }
@@ -326,6 +360,11 @@ impl Transaction {
     pub(crate) async fn finish(self) -> Result<(), StoreError> {
         self.turn.commit(None).await
     }
+}
+
+/// A DNS name as TXT values are kept under. Not a [`DomainName`]: `_acme-challenge.schools.example` is none.
+pub(crate) fn canonical(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 /// The issuer of a certificate that an operator brought; it is not ours to remove.

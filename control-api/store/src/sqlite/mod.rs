@@ -6,6 +6,8 @@
 
 mod audit;
 mod certificates;
+mod dns_txt;
+mod events;
 mod leases;
 mod objects;
 mod records;
@@ -267,6 +269,8 @@ reads! {
     async fn ignored_hosts(&self) -> Vec<crate::IgnoredHost> = records;
     async fn leases(&self) -> Vec<crate::LeaseRecord> = leases;
     async fn note(&self, key: &str) -> Option<String> = records;
+    async fn events(&self, query: &crate::EventQuery) -> Vec<crate::Event> = events;
+    async fn txt_values(&self, name: &str, now_ms: i64) -> Vec<String> = dns_txt;
 }
 
 impl Sqlite {

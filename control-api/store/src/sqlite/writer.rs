@@ -17,10 +17,13 @@ use tokio::sync::{OwnedMutexGuard, oneshot};
 use schoolgate_config::model::{DomainName, Fingerprint, Tenant};
 use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 
-use super::{Sqlite, TenantField, audit, certificates, fault, leases, objects, records, revisions, signed};
+use super::{
+    Sqlite, TenantField, audit, certificates, dns_txt, events, fault, leases, objects, records, revisions, signed,
+};
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit::FIRST;
 use crate::error::StoreError;
+use crate::event::NewEvent;
 use crate::head::Head;
 use crate::lease::Lease;
 use crate::records::{
@@ -366,6 +369,11 @@ turns! {
     async fn ignore_host(&mut self, host: &IgnoredHost) -> () = records;
     async fn heed_host(&mut self, name: &DomainName) -> bool = records;
     async fn forget_answers(&mut self, before_ms: i64) -> () = records;
+    async fn insert_event(&mut self, event: &NewEvent) -> () = events;
+    async fn forget_events(&mut self, before_ms: i64) -> () = events;
+    async fn publish_txt(&mut self, name: &str, value: &str, expires_at_ms: i64) -> () = dns_txt;
+    async fn withdraw_txt(&mut self, name: &str, value: &str) -> bool = dns_txt;
+    async fn forget_txt(&mut self, before_ms: i64) -> () = dns_txt;
 }
 
 impl Turn {
