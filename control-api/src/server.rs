@@ -48,7 +48,7 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 /// Bytes of a request's head.
 const HEAD_MAX: usize = 64 << 10;
 
-/// Time between two looks for answers that are too old to be given again: an hour.
+/// Time between two looks for answers that are too old to be given again, and for old events: an hour.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Time for which an Idempotency-Key is remembered: a day, in milliseconds.
@@ -310,7 +310,7 @@ async fn serve(
     }
 }
 
-/// Forgets answers that nobody asks for again.
+/// Forgets answers that nobody asks for again, and old events.
 async fn sweep(store: Store, stop: CancellationToken) {
     let mut every = tokio::time::interval(SWEEP_EVERY);
     loop {
@@ -320,6 +320,9 @@ async fn sweep(store: Store, stop: CancellationToken) {
         }
         if let Err(error) = store.forget_answers(SystemClock.unix_ms() - ANSWERS_KEPT_MS).await {
             tracing::warn!("old answers cannot be forgotten: {error}");
+        }
+        if let Err(error) = store.forget_events().await {
+            tracing::warn!("old events cannot be forgotten: {error}");
         }
     }
 }

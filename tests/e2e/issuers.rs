@@ -87,16 +87,17 @@ async fn a_proxy_of_its_own_gets_keys_and_tells_what_it_saw() {
     })
     .await;
     assert_eq!(
-        (&event["kind"], &event["identifier"], &event["named"]),
+        (&event["kind"], &event["detail"]["identifier"], &event["detail"]["named"]),
         (&json!("security.cross_tenant_attempt"), &json!("token"), &json!("birch"))
     );
-    assert_eq!((&event["host"], &event["client"]), (&json!("ash.localhost"), &json!("127.0.0.1")));
+    let detail = &event["detail"];
+    assert_eq!((&detail["host"], &detail["client"]), (&json!("ash.localhost"), &json!("127.0.0.1")));
     let log = site.log();
     let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let line = lines.find(|line| line["event"] == "security.cross_tenant_attempt").expect("it is in the log");
     assert_eq!(
         (&line["client.addr"], &line["identifier"], &line["request.id"]),
-        (&json!("127.0.0.1"), &json!("token"), &event["request_id"])
+        (&json!("127.0.0.1"), &json!("token"), &detail["request_id"])
     );
     assert!(!log.contains("eyJ"), "and no token is");
 }

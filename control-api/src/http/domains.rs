@@ -13,7 +13,7 @@ use crate::operation::json;
 use crate::operation::permission::Operator;
 use crate::operation::tenants::TenantKey;
 
-fn name(text: &str) -> Result<DomainName, Problem> {
+pub(super) fn name(text: &str) -> Result<DomainName, Problem> {
     let unknown = |_| Problem::new(http::StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such domain");
     DomainName::parse(text).map_err(unknown)
 }

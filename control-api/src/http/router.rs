@@ -59,6 +59,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(unknown_hosts::adopt))
         .routes(routes!(unknown_hosts::ignore, unknown_hosts::heed))
         .routes(routes!(events::list))
+        .routes(routes!(events::of_tenant))
+        .routes(routes!(events::of_domain))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get))
         .routes(routes!(status::get))

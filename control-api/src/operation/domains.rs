@@ -522,11 +522,24 @@ impl Reading<'_> {
     /// # Errors
     /// [`Refusal::NotFound`], [`Refusal::Forbidden`].
     pub(crate) async fn get(&self, operator: &Operator, name: &DomainName) -> Result<(u64, DomainView), Refusal> {
+        let found = self.readable(operator, name).await?;
+        Ok((found.version, self.shown(&found).await?))
+    }
+
+    /// Whose a domain is.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], [`Refusal::Forbidden`].
+    pub(crate) async fn owner(&self, operator: &Operator, name: &DomainName) -> Result<TenantId, Refusal> {
+        Ok(self.readable(operator, name).await?.value.tenant)
+    }
+
+    async fn readable(&self, operator: &Operator, name: &DomainName) -> Result<Stored<Domain>, Refusal> {
         operator.may(Subject::Domains.read())?;
         let found = self.store.get::<Domain>(name).await?;
         let found = found.ok_or_else(|| Refusal::not_found(&format!("domain {name}")))?;
         operator.may_with(Subject::Domains.read(), found.value.tenant)?;
-        Ok((found.version, self.shown(&found).await?))
+        Ok(found)
     }
 
     /// A part of the domains, of one tenant or of all.

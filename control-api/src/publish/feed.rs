@@ -12,7 +12,6 @@ use schoolgate_config::model::{IssuerId, NodeId, Revision};
 use schoolgate_config::snapshot::encode_snapshot;
 use schoolgate_config::table::RoutingTable;
 
-use super::news::Attempt;
 use super::nodes::{LaggingNode, NodeStatus};
 use super::publisher::Shared;
 use super::questions::Found;
@@ -108,11 +107,6 @@ impl FeedServer {
     pub fn report(&self, report: NodeReport) {
         let published = self.shared.position.borrow().revision;
         self.shared.nodes.report(report, published);
-    }
-
-    /// The latest requests that named two tenants, as proxies reported them, the last first.
-    pub fn cross_tenant_attempts(&self) -> Vec<Attempt> {
-        self.shared.nodes.heard.attempts()
     }
 
     /// Issuers of tokens that proxies have said to lack a key of since this was asked last.

@@ -14,12 +14,12 @@ mod nodes;
 mod publisher;
 mod questions;
 mod recent;
+mod saving;
 #[cfg(test)]
 mod tests;
 
 pub use feed::FeedServer;
 pub use history::PastError;
-pub use news::Attempt;
 pub use nodes::{LaggingNode, NodeStatus};
 pub use publisher::{Publisher, PublisherStatus, Unpublished};
 pub use questions::Found;

@@ -1,14 +1,19 @@
 //! What a report of a proxy says that the one before it did not.
+//!
+//! Requests that named two tenants wait here, beside the path of a report, until they are in the store as events.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde_json::json;
 use tokio::sync::Notify;
 
 use schoolgate_config::feed::{CrossTenantAttempt, MissingKey, NodeReport};
 use schoolgate_config::model::{IssuerId, NodeId};
+use schoolgate_store::NewEvent;
 
-/// Attempts kept: 2,000, about 600 KB. Every one is in the log and counted by its proxy; these are to be looked at.
+/// Attempts that wait to be recorded: 2,000, about 600 KB. They wait for moments; while the store cannot be written the
+/// oldest go, and every one is in the log and counted by its proxy.
 const ATTEMPTS: usize = 2_000;
 
 /// Issuers that wait to be looked at: 1,000. They wait for moments, and a platform has a handful.
@@ -16,17 +21,32 @@ const WAITING: usize = 1_000;
 
 /// A request that named two tenants, and the proxy that refused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
+struct Attempt {
     /// Which proxy.
-    pub node: NodeId,
+    node: NodeId,
     /// What it said.
-    pub attempt: CrossTenantAttempt,
+    attempt: CrossTenantAttempt,
 }
 
-impl Attempt {
-    /// Its place among all: by time, then by request.
-    pub fn place(&self) -> (i64, &str) {
-        (self.attempt.at_ms, &self.attempt.request_id)
+/// The kind of event that a request that named two tenants is.
+const CROSS_TENANT_ATTEMPT: &str = "security.cross_tenant_attempt";
+
+impl From<&Attempt> for NewEvent {
+    fn from(Attempt { node, attempt }: &Attempt) -> Self {
+        let CrossTenantAttempt { at_ms, request_id, client, host, tenant, tenant_slug: _, kind, named } = attempt;
+        Self {
+            at_ms: *at_ms,
+            kind: CROSS_TENANT_ATTEMPT,
+            tenant: *tenant,
+            object: tenant.map_or_else(|| format!("host {host}"), |tenant| format!("tenant {tenant}")),
+            summary: said(node, attempt),
+            detail: json!({
+                "node": node, "host": host, "client": client, "identifier": kind, "named": named,
+                "request_id": request_id,
+            }),
+            // A report repeats what the one before said, and so does the first one to another control process.
+            once: Some(format!("request {request_id}")),
+        }
     }
 }
 
@@ -60,6 +80,8 @@ pub(super) struct Heard {
     issuers: Mutex<BTreeSet<IssuerId>>,
     /// An issuer is waiting.
     pub(super) key_missing: Notify,
+    /// An attempt is waiting.
+    pub(super) attempted: Notify,
 }
 
 impl Heard {
@@ -77,9 +99,10 @@ impl Heard {
                 attempts.push_back(Attempt { node: node.clone(), attempt });
             }
             // Proxies report in turns, each the last first.
-            attempts.make_contiguous().sort_by(|a, b| a.place().cmp(&b.place()));
+            attempts.make_contiguous().sort_by_key(|waiting| waiting.attempt.at_ms);
             let surplus = attempts.len().saturating_sub(ATTEMPTS);
             attempts.drain(..surplus);
+            self.attempted.notify_one();
         }
         if !news.issuers.is_empty() {
             let mut issuers = lock(&self.issuers);
@@ -89,9 +112,18 @@ impl Heard {
         }
     }
 
-    /// The latest attempts, the last first.
-    pub(super) fn attempts(&self) -> Vec<Attempt> {
-        lock(&self.attempts).iter().rev().cloned().collect()
+    /// Attempts that are not recorded yet, the first first; to be told by [`Self::recorded`] when they are.
+    pub(super) fn unrecorded(&self) -> Vec<NewEvent> {
+        lock(&self.attempts).iter().map(NewEvent::from).collect()
+    }
+
+    /// These are recorded. What came meanwhile still waits.
+    pub(super) fn recorded(&self, events: &[NewEvent]) {
+        let done: BTreeSet<_> = events.iter().filter_map(|event| event.once.as_deref()).collect();
+        lock(&self.attempts).retain(|waiting| {
+            let event = NewEvent::from(waiting);
+            event.once.is_none_or(|once| !done.contains(once.as_str()))
+        });
     }
 
     /// Issuers that were said to lack a key since this was asked last.
@@ -106,17 +138,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn tell(node: &NodeId, attempt: &CrossTenantAttempt) {
-    let CrossTenantAttempt { request_id, host, kind, named, .. } = attempt;
+    let CrossTenantAttempt { request_id, host, kind, .. } = attempt;
     tracing::warn!(
-        event = "security.cross_tenant_attempt",
+        event = CROSS_TENANT_ATTEMPT,
         node.id = %node,
         request.id = %request_id,
         tenant.id = attempt.tenant.as_ref().map(tracing::field::display),
         client.addr = attempt.client.as_ref().map(tracing::field::display),
         host = %host,
         identifier = %kind,
-        "{node} refused a request for {host}: its {kind} named `{named}`"
+        "{}",
+        said(node, attempt)
     );
+}
+
+fn said(node: &NodeId, attempt: &CrossTenantAttempt) -> String {
+    let CrossTenantAttempt { host, kind, named, .. } = attempt;
+    format!("{node} refused a request for {host}: its {kind} named `{named}`")
 }
 
 #[cfg(test)]
@@ -155,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_attempts_of_all_proxies_are_kept_in_the_order_of_time() {
+    fn the_latest_attempts_of_all_proxies_wait_in_the_order_of_time() {
         let heard = Heard::default();
         for (node, from) in [("n1", 1), ("n2", 2)] {
             let node: NodeId = node.parse().expect("a name");
@@ -163,9 +201,22 @@ mod tests {
                 heard.take_up(&node, News::of(None, &report(&[], &[2 * at + from])));
             }
         }
-        let attempts = heard.attempts();
-        assert_eq!((attempts.len(), attempts[0].attempt.at_ms), (ATTEMPTS, 3_000));
-        assert!(attempts.is_sorted_by(|a, b| a.place() > b.place()));
+        let waiting = heard.unrecorded();
+        assert_eq!((waiting.len(), waiting[0].at_ms, waiting[ATTEMPTS - 1].at_ms), (ATTEMPTS, 1_001, 3_000));
+        assert!(waiting.is_sorted_by_key(|event| event.at_ms));
+    }
+
+    #[test]
+    fn what_is_recorded_waits_no_more_and_what_came_meanwhile_does() {
+        let heard = Heard::default();
+        let node: NodeId = "n1".parse().expect("a name");
+        heard.take_up(&node, News::of(None, &report(&[], &[2, 1])));
+        let taken = heard.unrecorded();
+        heard.take_up(&node, News::of(None, &report(&[], &[3])));
+        heard.recorded(&taken);
+        let waiting = heard.unrecorded();
+        assert_eq!((waiting.len(), waiting[0].at_ms), (1, 3));
+        assert_eq!(waiting[0].summary, "n1 refused a request for ash.example: its header named `birch`");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::history::{self, PastError};
 use super::nodes::Nodes;
 use super::questions::Questions;
 use super::recent::{Recent, RecentDelta};
+use super::saving;
 
 /// The shortest time between two revisions: 10 ms. A change that comes alone is published at once; a bulk import makes
 /// a hundred revisions a second, not a thousand, each of which costs every proxy a write to its disk.
@@ -29,10 +30,6 @@ const PACE: Duration = Duration::from_millis(10);
 
 /// Time between two looks for what other control processes committed or published: 500 ms.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// Time between two savings of what proxies said: 5 s. It is lost at most that far when the process dies, and every
-/// proxy says it again.
-const SAVE_NODES: Duration = Duration::from_secs(5);
 
 /// Wait after a failure of the store before the next attempt: 1 s.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -219,9 +216,9 @@ impl Publisher {
         tokio::select! {
             () = stop => {}
             () = publish(&shared) => {}
-            () = save_nodes(&shared) => {}
+            () = saving::keep_saving(&shared) => {}
         }
-        if let Err(e) = save_unsaved(&shared).await {
+        if let Err(e) = saving::save_all(&shared).await {
             tracing::warn!("what the proxies said last is not saved: {e}");
         }
     }
@@ -413,30 +410,4 @@ fn prepare(
     let next = table.apply(&delta, &NoLive)?;
     let bytes = encode_delta(&delta).into();
     Ok((next, RecentDelta { delta: Arc::new(delta), bytes }))
-}
-
-/// Saves what proxies say, for ever.
-async fn save_nodes(shared: &Shared) {
-    let mut every = tokio::time::interval(SAVE_NODES);
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = every.tick() => {}
-            () = shared.nodes.appeared.notified() => {}
-        }
-        if let Err(e) = save_unsaved(shared).await {
-            tracing::warn!("what the proxies say is not saved, and will be tried again: {e}");
-        }
-    }
-}
-
-async fn save_unsaved(shared: &Shared) -> Result<(), StoreError> {
-    let unsaved = shared.nodes.unsaved();
-    if unsaved.is_empty() {
-        return Ok(());
-    }
-    let records: Vec<_> = unsaved.iter().map(|node| node.record.clone()).collect();
-    shared.store.save_nodes(&records).await?;
-    shared.nodes.saved(&unsaved);
-    Ok(())
 }

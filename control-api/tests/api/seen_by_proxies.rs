@@ -2,6 +2,7 @@
 
 use schoolgate_config::feed::NodeReport;
 use schoolgate_config::model::Revision;
+use schoolgate_store::NewEvent;
 use serde_json::{Value, json};
 
 use crate::site::{Site, pointers, problem, report};
@@ -84,29 +85,65 @@ async fn a_host_that_does_not_matter_is_ignored_until_it_does() {
 async fn requests_that_named_two_schools_are_events() {
     let (site, tenant) = Site::with_tenant("greenhill").await;
     let riverside = site.tenant("riverside").await;
+    let recorded = async |count: usize| {
+        schoolgate_testkit::until(crate::site::WAIT, async || {
+            let all = site.api.get("events").await.expect(200);
+            (all["items"].as_array().map(Vec::len) == Some(count)).then_some(all)
+        })
+        .await
+    };
     says(&site, "n1", &[], &[attempt(3_000, &tenant), attempt(1_000, &tenant)]);
+    recorded(2).await;
     says(&site, "n2", &[], &[attempt(2_000, &riverside)]);
+    recorded(3).await;
     // The same again, as the next report has it.
     says(&site, "n1", &[], &[attempt(4_000, &tenant), attempt(3_000, &tenant), attempt(1_000, &tenant)]);
     let seconds = |list: &Value| -> Vec<String> {
         let items = list["items"].as_array().expect("a list");
         items.iter().map(|event| event["at"].as_str().expect("a time")[17..19].to_owned()).collect()
     };
-    let all = site.api.get("events").await.expect(200);
-    assert_eq!(seconds(&all), ["04", "03", "02", "01"]);
+    let all = recorded(4).await;
+    assert_eq!(seconds(&all), ["04", "02", "03", "01"], "as they were recorded, the last first");
     let latest = json!({
-        "kind": "security.cross_tenant_attempt", "at": "1970-01-01T00:00:04.000Z", "node": "n1", "tenant": tenant["id"],
-        "tenant_slug": "greenhill", "host": "greenhill.schools.test", "client": "192.0.2.9", "identifier": "header",
-        "named": "riverside", "request_id": "R4000",
+        "number": all["items"][0]["number"], "kind": "security.cross_tenant_attempt", "at": "1970-01-01T00:00:04.000Z",
+        "tenant": tenant["id"], "tenant_slug": "greenhill",
+        "object": format!("tenant {}", tenant["id"].as_str().expect("text")),
+        "summary": "n1 refused a request for greenhill.schools.test: its header named `riverside`",
+        "detail": {
+            "node": "n1", "host": "greenhill.schools.test", "client": "192.0.2.9", "identifier": "header",
+            "named": "riverside", "request_id": "R4000",
+        },
     });
     assert_eq!(all["items"][0], latest);
     let page = site.api.get("events?limit=3").await.expect(200);
-    assert_eq!(seconds(&page), ["04", "03", "02"]);
+    assert_eq!(seconds(&page), ["04", "02", "03"]);
     let rest = site.api.get(&format!("events?cursor={}", page["next"].as_str().expect("more"))).await.expect(200);
     assert_eq!((seconds(&rest), &rest["next"]), (vec!["01".to_owned()], &Value::Null));
     assert_eq!(seconds(&site.api.get("events?tenant=riverside").await.expect(200)), ["02"]);
+    assert_eq!(seconds(&site.api.get("events?kind=security").await.expect(200)), ["04", "02", "03", "01"]);
     assert_eq!(seconds(&site.api.get("events?kind=other").await.expect(200)), [""; 0]);
     problem(site.api.get("events?cursor=x").await, 400, "BAD_REQUEST");
     let viewer = site.api_of(json!({"name": "v", "role": "tenant-viewer", "tenants": [tenant["id"]]})).await;
     problem(viewer.get("events").await, 403, "FORBIDDEN");
+    assert_eq!(seconds(&viewer.get("tenants/slug:greenhill/events").await.expect(200)), ["04", "03", "01"]);
+    problem(viewer.get("tenants/slug:riverside/events").await, 403, "FORBIDDEN");
+}
+
+#[tokio::test]
+async fn what_happened_to_a_domain_is_for_the_tenant_it_happened_to() {
+    let (site, tenant) = Site::with_tenant("greenhill").await;
+    let riverside = site.tenant("riverside").await;
+    site.api.post("domains", json!({"name": "erp.test", "tenant": "greenhill"})).await.expect(201);
+    let event = |tenant: &Value, kind| {
+        let tenant = serde_json::from_value(tenant["id"].clone()).expect("an id");
+        NewEvent::of_domain(5_000, kind, &"erp.test".parse().expect("a name"), tenant, "so it was")
+    };
+    let events = [event(&riverside, "domain.released"), event(&tenant, "domain.proven")];
+    site.store.record_events(&events).await.expect("recorded");
+    let seen = site.api.get("domains/erp.test/events").await.expect(200);
+    let kinds: Vec<_> = seen["items"].as_array().expect("a list").iter().map(|event| &event["kind"]).collect();
+    assert_eq!(kinds, ["domain.proven"]);
+    let before = site.api.get("events?object=domain%20erp.test").await.expect(200);
+    assert_eq!(before["items"].as_array().map(Vec::len), Some(2));
+    problem(site.api.get("domains/other.test/events").await, 404, "NOT_FOUND");
 }
