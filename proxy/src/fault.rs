@@ -33,6 +33,8 @@ pub enum Fault {
     Suspended,
     /// The tenant, or the route, is in maintenance.
     Maintenance,
+    /// The name waits for its certificate.
+    Waiting,
     /// The route needs a feature that the tenant does not have.
     FeatureNotInPlan,
     /// The pool that should serve is not there.
@@ -72,7 +74,7 @@ pub struct Row {
 
 impl Fault {
     /// Every fault, for metrics and tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::NoIdentifier,
         Self::MissingToken,
@@ -85,6 +87,7 @@ impl Fault {
         Self::NotActive,
         Self::Suspended,
         Self::Maintenance,
+        Self::Waiting,
         Self::FeatureNotInPlan,
         Self::NoRoute,
         Self::BodyTooLarge,
@@ -135,6 +138,16 @@ impl Fault {
                 ),
                 // Maintenance is announced in minutes; a client that asks each two minutes is soon enough.
                 120,
+            ),
+            Self::Waiting => later(
+                row(
+                    503,
+                    "DOMAIN_PENDING",
+                    "Service Unavailable",
+                    "This address is being set up. Please try again in a few minutes.",
+                ),
+                // An authority takes some seconds when all is well.
+                30,
             ),
             Self::FeatureNotInPlan => {
                 row(403, "FEATURE_NOT_IN_PLAN", "Forbidden", "This feature is not part of the school's plan.")

@@ -29,7 +29,7 @@ use crate::gateway::{Gateway, GatewayParts, SharedTable};
 use crate::live::NodeLive;
 use crate::observe::status::{self, StatusParts};
 use crate::observe::{AccessLogTarget, Metrics, Observe};
-use crate::tls::Keyring;
+use crate::tls::{Certificates, Keyring, Names, NamesError};
 use crate::transport::{Edge, EdgeError, EdgeHandle, EdgeOptions, ProxyProtocol, TransportLimits};
 
 /// Connections that wait to be accepted: 4,096 (the system may allow fewer, `net.core.somaxconn`). While a node reads
@@ -141,6 +141,9 @@ pub enum ProxyError {
     /// The directory of the last good state cannot be used.
     #[error(transparent)]
     LastGood(#[from] LastGoodError),
+    /// There are no random numbers.
+    #[error(transparent)]
+    Names(#[from] NamesError),
     /// The workers cannot be started.
     #[error(transparent)]
     Edge(#[from] EdgeError),
@@ -225,12 +228,15 @@ impl ProxyServer {
         let adoption = tokio::task::spawn_blocking(move || Adoption::load(parts)).await;
         let adoption = Arc::new(adoption.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
 
+        let names = Names::new(Arc::clone(&keyring), Arc::clone(&table), Arc::clone(&options.clock))?;
+        let certificates: Arc<dyn Certificates> = Arc::new(names);
         let gateway = Gateway::new(GatewayParts {
             table: Arc::clone(&table),
             signing: Arc::clone(&signing),
             observe: Arc::clone(&observe),
             clock: Arc::clone(&options.clock),
             https_port: https.address.port(),
+            certificates: Arc::clone(&certificates),
             trusted_hops: options.trusted_hops.clone(),
             limits: options.limits.clone(),
         });
@@ -258,7 +264,7 @@ impl ProxyServer {
             flag: "--status",
             source,
         })?;
-        let edge = start_edge(&options, http.listen()?, https.listen()?, gateway, keyring, observe)?;
+        let edge = start_edge(&options, http.listen()?, https.listen()?, gateway, certificates, observe)?;
         info!("listening: http {}, https {}, status {}", addresses.http, addresses.https, addresses.status);
 
         let stop = CancellationToken::new();
@@ -283,7 +289,7 @@ fn start_edge(
     http: TcpListener,
     https: TcpListener,
     gateway: Gateway,
-    certificates: Arc<Keyring>,
+    certificates: Arc<dyn Certificates>,
     observer: Arc<Observe>,
 ) -> Result<EdgeHandle, EdgeError> {
     let workers = match options.workers {

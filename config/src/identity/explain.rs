@@ -285,6 +285,8 @@ impl Recorder {
         let text = match refusal {
             Refusal::BadAuthority(error) => format!("the host is no host: {error}"),
             Refusal::BadPath => "what is left of the path could be read as another host".to_owned(),
+            Refusal::Challenge(_) => "what a certificate authority wants to see".to_owned(),
+            Refusal::NoChallenge => "not a token of a certificate authority, or there is no account at one".to_owned(),
             Refusal::Plain { host } => format!("sent to https://{host}"),
             Refusal::NoIdentifier => "nothing says which tenant it is for".to_owned(),
             Refusal::MissingToken => "the zone serves only callers with a token".to_owned(),
@@ -330,6 +332,10 @@ impl Trace for Recorder {
                     Whose::Nobody => ("refused", format!("{host} is nobody's"), Value::Null),
                 };
                 self.add("host", result, text, json!({ "host": host, "about": about }));
+            }
+            Step::Challenge { host } => {
+                let text = format!("a certificate authority may be asking about {host}: no other rule counts");
+                self.add("challenge", "passed", text, json!({ "host": host }));
             }
             Step::Plain => self.add("tls", "refused", "it came in plain text", Value::Null),
             Step::Token(bearer) => self.token(bearer),

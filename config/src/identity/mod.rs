@@ -4,6 +4,7 @@
 //! name has to be normalised, which clients do for us.
 
 mod authority;
+mod challenge;
 mod explain;
 mod identifier;
 mod path;
@@ -18,6 +19,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use authority::{Authority, AuthorityError, normalise};
+pub use challenge::KeyAuthorization;
 pub use explain::{DescribedRequest, Explanation, explain};
 pub use identifier::{Identifier, Named};
 pub use query::without_tenant;
@@ -161,6 +163,11 @@ pub fn decide_with<'t, 'r, L: Live, H: Headers + ?Sized, T: Token + ?Sized>(
         return Err(Refusal::NoIdentifier);
     };
     trace.step(Step::Authority { sent, host: Some(&host) });
+    if let Some(token) = challenge::asked(table, &host, request.path) {
+        trace.step(Step::Challenge { host: &host });
+        let answer = challenge::answer(table, &host, request.method, token);
+        return Err(answer.map_or(Refusal::NoChallenge, Refusal::Challenge));
+    }
     let place = place_of(table, &host);
     trace.step(Step::Host { host: &host, whose: place.as_ref().map_or(Whose::Nobody, Place::whose) });
     let Some(place) = place else { return Err(Refusal::UnknownHost) };
@@ -341,6 +348,11 @@ fn select<'t, 'r, L: Live, H: Headers + ?Sized, T: ?Sized>(
     }
     trace.step(Step::Nobody);
     Err(useless.map_or(Refusal::NoIdentifier, Refusal::Token))
+}
+
+/// Whether a host leads somewhere: to a tenant, or to a zone's shared host.
+pub fn is_known<L: Live>(table: &RoutingTable<L>, host: &str) -> bool {
+    place_of(table, host).is_some()
 }
 
 /// Whose name this is: an exact domain before a zone's subdomain.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{AuthorityError, Identifier, Named, TokenError};
+use super::{AuthorityError, Identifier, KeyAuthorization, Named, TokenError};
 use crate::model::Route;
 use crate::table::{Live, TenantEntry};
 
@@ -16,6 +16,10 @@ pub enum Refusal<'t, 'r, L: Live> {
     BadAuthority(AuthorityError),
     /// What is left of the path after `/t/{slug}` could be read as another host: 400 `BAD_REQUEST`.
     BadPath,
+    /// A certificate authority asks whether the name is here: 200 with this text.
+    Challenge(KeyAuthorization<'t, 'r>),
+    /// It looks as if one asked, and there is nothing to say: 404 `NO_ROUTE`.
+    NoChallenge,
     /// Plain text, to a name that is served over TLS: 308 to there.
     Plain {
         /// The host, normalised, without port.
@@ -101,6 +105,7 @@ impl<'t, L: Live> Refusal<'t, '_, L> {
     pub fn answer(&self) -> (u16, Option<&'static str>) {
         match self {
             Self::BadAuthority(_) | Self::BadPath => (400, Some("BAD_REQUEST")),
+            Self::Challenge(_) => (200, None),
             Self::Plain { .. } => (308, None),
             Self::NoIdentifier => (400, Some("TENANT_NOT_FOUND")),
             Self::MissingToken => (401, Some("MISSING_TOKEN")),
@@ -113,7 +118,7 @@ impl<'t, L: Live> Refusal<'t, '_, L> {
             Self::Maintenance(_) => (503, Some("TENANT_MAINTENANCE")),
             Self::FeatureNotInPlan(_) => (403, Some("FEATURE_NOT_IN_PLAN")),
             Self::Redirect(_, route) => (route.action.redirect.as_ref().map_or(308, |to| to.status), None),
-            Self::NoRoute(_) => (404, Some("NO_ROUTE")),
+            Self::NoRoute(_) | Self::NoChallenge => (404, Some("NO_ROUTE")),
         }
     }
 
@@ -128,6 +133,8 @@ impl<'t, L: Live> Refusal<'t, '_, L> {
             Self::Mismatch(mismatch) => mismatch.tenant,
             Self::BadAuthority(_)
             | Self::BadPath
+            | Self::Challenge(_)
+            | Self::NoChallenge
             | Self::Plain { .. }
             | Self::NoIdentifier
             | Self::MissingToken
@@ -150,6 +157,8 @@ impl<L: Live> std::fmt::Debug for Refusal<'_, '_, L> {
                 return write!(f, "Mismatch({tenant}, {} {})", m.by.as_str(), m.named);
             }
             Self::BadPath => "BadPath",
+            Self::Challenge(_) => "Challenge",
+            Self::NoChallenge => "NoChallenge",
             Self::Plain { .. } => "Plain",
             Self::NoIdentifier => "NoIdentifier",
             Self::MissingToken => "MissingToken",

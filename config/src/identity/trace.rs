@@ -33,6 +33,11 @@ pub enum Step<'a> {
         /// In canonical form; `None` when it is no host.
         host: Option<&'a str>,
     },
+    /// A certificate authority may be asking about the host.
+    Challenge {
+        /// The host.
+        host: &'a str,
+    },
     /// Whose name the host is.
     Host {
         /// The host.

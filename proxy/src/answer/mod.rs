@@ -1,6 +1,7 @@
 //! What the gateway says itself.
 
 mod accept;
+mod challenge;
 mod early;
 mod page;
 mod redirect;

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
 use pingora_http::RequestHeader;
-use schoolgate_config::identity::{self, Refusal, RequestFacts, TokenError};
+use schoolgate_config::identity::{self, Refusal, RequestFacts, Selected, TokenError};
 use schoolgate_config::model::{PoolTimeouts, Route};
 use schoolgate_config::settings::EdgeLimits;
 use schoolgate_config::table::{Live, RoutingTable, TenantEntry};
@@ -39,6 +39,7 @@ use crate::forward::request::{self, Upward, X_FORWARDED_PREFIX};
 use crate::forward::response;
 use crate::live::{NodeLive, TenantPermit};
 use crate::observe::{CrossTenantAttempt, Mismatch, Observe};
+use crate::tls::Certificates;
 use crate::transport::{ConnInfo, conn_info};
 
 use facts::{Fields, authority, canonical_host, client, cut, transport};
@@ -60,6 +61,8 @@ pub struct GatewayParts {
     pub clock: Arc<dyn Clock>,
     /// Where TLS is served to the public: what plain HTTP redirects to.
     pub https_port: u16,
+    /// What answers for which name: a name without a certificate is not sent to TLS.
+    pub certificates: Arc<dyn Certificates>,
     /// Networks of hops whose `X-Forwarded-*` count.
     pub trusted_hops: Vec<IpNet>,
     /// What the edge bears.
@@ -212,8 +215,20 @@ impl Gateway {
         exchange.times.decided = Some(exchange.elapsed());
         exchange.bearer = token.found.get().cloned();
         let selected = match decision {
+            Err(Refusal::Challenge(authorization)) => {
+                return Ok(Admitted::Answer(Answer::challenge(&authorization, &exchange.request_id)));
+            }
+            Err(Refusal::Plain { host }) => {
+                if parts.certificates.resolve(&host).is_none() {
+                    let tenant = identity::tenant_of(&table, &host).map(|(tenant, _)| tenant);
+                    return Err(wait(tenant, exchange));
+                }
+                return self.to_https(&host, request, exchange);
+            }
+            Ok(Selected { tenant, .. }) if conn.is_some_and(ConnInfo::is_waiting) => {
+                return Err(wait(Some(tenant), exchange));
+            }
             Ok(selected) => selected,
-            Err(Refusal::Plain { host }) => return self.to_https(&host, request, exchange),
             Err(refusal) => return self.refuse(refusal, authority, exchange),
         };
         let host = canonical_host(authority, &selected.host, selected.port);
@@ -447,9 +462,16 @@ fn fault_of<L: Live>(refusal: &Refusal<'_, '_, L>) -> Fault {
         Refusal::Suspended(_) => Fault::Suspended,
         Refusal::Maintenance(_) => Fault::Maintenance,
         Refusal::FeatureNotInPlan(_) => Fault::FeatureNotInPlan,
-        Refusal::NoRoute(_) => Fault::NoRoute,
-        Refusal::Plain { .. } | Refusal::Redirect(..) => Fault::Internal,
+        Refusal::NoRoute(_) | Refusal::NoChallenge => Fault::NoRoute,
+        Refusal::Challenge(_) | Refusal::Plain { .. } | Refusal::Redirect(..) => Fault::Internal,
     }
+}
+
+/// A name that waits for its certificate: the school's page says so. The connection ends with it, so that the next one
+/// finds the certificate.
+fn wait(tenant: Option<&Arc<TenantEntry<NodeLive>>>, exchange: &mut Exchange) -> Refused {
+    exchange.tenant = tenant.cloned();
+    Refused { fault: Fault::Waiting, keep: false }
 }
 
 /// Chooses a backend for the next attempt, at `now_ms`.
@@ -479,6 +501,7 @@ mod tests {
             observe: Arc::new(Observe::off()),
             clock: Arc::new(schoolgate_config::time::SystemClock),
             https_port: 443,
+            certificates: Arc::new(crate::tls::Keyring::new(Arc::new(schoolgate_config::time::SystemClock))),
             trusted_hops: Vec::new(),
             limits: EdgeLimits::default(),
         })
@@ -494,9 +517,10 @@ mod tests {
     #[test]
     fn what_explain_says_of_a_refusal_is_what_a_client_gets() {
         type R = Refusal<'static, 'static, schoolgate_config::table::NoLive>;
-        let refusals: [R; 12] = [
+        let refusals: [R; 13] = [
             Refusal::BadAuthority(identity::AuthorityError::Port),
             Refusal::BadPath,
+            Refusal::NoChallenge,
             Refusal::NoIdentifier,
             Refusal::MissingToken,
             Refusal::Token(TokenError::Format),

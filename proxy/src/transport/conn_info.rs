@@ -28,6 +28,8 @@ pub struct TlsInfo {
     pub version: TlsVersion,
     /// Whether a ticket saved the full handshake.
     pub resumed: bool,
+    /// Whether it is under a certificate that nobody issued, because the name waits for its own.
+    pub waiting: bool,
     /// How long the handshake took, from accept.
     pub handshake: Duration,
 }
@@ -69,6 +71,11 @@ impl ConnInfo {
     /// Whether the client came over TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// Whether the name in the handshake waits for its certificate: nothing but answers of ours is for this connection.
+    pub fn is_waiting(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.waiting)
     }
 
     /// Whether the client speaks HTTP/2.

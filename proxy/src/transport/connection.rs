@@ -118,7 +118,8 @@ async fn establish(
     let version = accepted.version;
     let result = if accepted.resumed { HandshakeResult::Resumed } else { HandshakeResult::Full };
     shared.observer.handshake(version, result);
-    let tls = TlsInfo { sni: accepted.sni, version, resumed: accepted.resumed, handshake: opened.elapsed() };
+    let (resumed, waiting) = (accepted.resumed, accepted.waiting);
+    let tls = TlsInfo { sni: accepted.sni, version, resumed, waiting, handshake: opened.elapsed() };
     let protocol = if accepted.h2 { Protocol::H2 } else { Protocol::H1 };
     let ssl = Arc::clone(&shared.ssl[usize::from(version == TlsVersion::V13)]);
     Some(Box::new(EdgeIo::tls(accepted.stream, ssl, info(Some(tls), protocol), limits)))

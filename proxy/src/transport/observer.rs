@@ -32,6 +32,8 @@ pub enum HandshakeResult {
     Full,
     /// Resumed by a ticket.
     Resumed,
+    /// A certificate authority has seen what it looked for (RFC 8737).
+    Challenge,
     /// The client named no server.
     NoSni,
     /// We have no certificate for the name.
@@ -53,9 +55,10 @@ impl HandshakeResult {
     }
 
     /// Every value, for a metric that wants all its series from the start.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Full,
         Self::Resumed,
+        Self::Challenge,
         Self::NoSni,
         Self::UnknownSni,
         Self::Incompatible,
@@ -69,6 +72,7 @@ impl HandshakeResult {
         match self {
             Self::Full => "full",
             Self::Resumed => "resumed",
+            Self::Challenge => "challenge",
             Self::NoSni => "no_sni",
             Self::UnknownSni => "unknown_sni",
             Self::Incompatible => "incompatible",

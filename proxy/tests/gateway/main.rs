@@ -5,6 +5,7 @@
 mod answers;
 mod backends;
 mod bodies;
+mod certificates;
 mod forwarding;
 mod hostile;
 mod identity;

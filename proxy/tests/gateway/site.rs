@@ -19,7 +19,7 @@ use schoolgate_proxy::feed::SigningKey;
 use schoolgate_proxy::gateway::{Gateway, GatewayParts, SharedTable};
 use schoolgate_proxy::live::NodeLive;
 use schoolgate_proxy::observe::Observe;
-use schoolgate_proxy::tls::{Keyring, Material};
+use schoolgate_proxy::tls::{Certificates, Keyring, Material, Names};
 use schoolgate_proxy::transport::{Edge, EdgeHandle, EdgeOptions, TransportLimits};
 use schoolgate_testkit::TlsConn;
 use schoolgate_testkit::{Client, Http};
@@ -31,7 +31,9 @@ pub(crate) struct Site {
     edge: EdgeHandle,
     table: SharedTable,
     live: NodeLive,
-    ca: String,
+    pub(crate) ca: String,
+    keyring: Arc<Keyring>,
+    authority: Issuer<'static, KeyPair>,
     _checks: AbortOnDropHandle<()>,
 }
 
@@ -119,7 +121,13 @@ impl Given {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         let signing = SigningKey { id: "k1".parse().unwrap(), pair };
 
-        let (keyring, ca) = certificates(&["*.school.test", "school.test", "unknown.test"]);
+        let (authority, ca) = authority();
+        let keyring = Arc::new(Keyring::new(Arc::new(SystemClock)));
+        for name in ["*.school.test", "school.test", "unknown.test"] {
+            serve(&keyring, &authority, name);
+        }
+        let names = Names::new(keyring.clone(), table.clone(), Arc::new(SystemClock)).unwrap();
+        let certificates: Arc<dyn Certificates> = Arc::new(names);
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
         let (http, https) = (bind(), bind());
         let mut limits = self.limits;
@@ -134,6 +142,7 @@ impl Given {
             observe: Arc::new(Observe::off()),
             clock: Arc::new(SystemClock),
             https_port: https.local_addr().unwrap().port(),
+            certificates: certificates.clone(),
             trusted_hops: Vec::new(),
             limits,
         });
@@ -142,14 +151,14 @@ impl Given {
             http: vec![http],
             https: vec![https],
             workers: 1,
-            certificates: keyring,
+            certificates,
             limits: transport,
             make_app: Arc::new(move |_| Arc::new(http_proxy(&conf, gateway.clone()))),
             observer: Arc::new(()),
         })
         .unwrap();
         let checks = AbortOnDropHandle::new(tokio::spawn(health::run(table.clone())));
-        Site { edge, table, live, ca, _checks: checks }
+        Site { edge, table, live, ca, keyring, authority, _checks: checks }
     }
 }
 
@@ -160,28 +169,27 @@ fn shortened(limits: EdgeLimits, stall: Duration) -> EdgeLimits {
     serde_json::from_value(value).unwrap()
 }
 
-fn certificates(names: &[&str]) -> (Arc<Keyring>, String) {
+fn authority() -> (Issuer<'static, KeyPair>, String) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&key).unwrap();
-    let issuer = Issuer::new(params, key);
-    let keyring = Keyring::new(Arc::new(SystemClock));
-    for name in names {
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec![(*name).to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-        keyring
-            .insert(&Material {
-                fingerprint: Fingerprint::of(leaf.der()),
-                names: &[(*name).to_owned()],
-                not_before: 0,
-                not_after: 4_000_000_000,
-                chain: &[leaf.der().as_ref(), ca.der().as_ref()],
-                key_pkcs8: &key.serialize_der(),
-            })
-            .unwrap();
-    }
-    (Arc::new(keyring), ca.pem())
+    let pem = params.self_signed(&key).unwrap().pem();
+    (Issuer::new(params, key), pem)
+}
+
+fn serve(keyring: &Keyring, authority: &Issuer<'static, KeyPair>, name: &str) {
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, authority).unwrap();
+    keyring
+        .insert(&Material {
+            fingerprint: Fingerprint::of(leaf.der()),
+            names: &[name.to_owned()],
+            not_before: 0,
+            not_after: 4_000_000_000,
+            chain: &[leaf.der().as_ref()],
+            key_pkcs8: &key.serialize_der(),
+        })
+        .unwrap();
 }
 
 impl Site {
@@ -205,6 +213,11 @@ impl Site {
     /// A TLS connection for bytes written by hand.
     pub(crate) async fn raw(&self, sni: &str) -> TlsConn {
         TlsConn::connect(self.https(), sni, &["http/1.1"], &self.ca).await.unwrap()
+    }
+
+    /// A certificate for one more name is issued.
+    pub(crate) fn issue(&self, name: &str) {
+        serve(&self.keyring, &self.authority, name);
     }
 
     /// Adopts changes as the feed would.
