@@ -40,7 +40,7 @@ pub struct Claims<'a> {
     /// Features that are on, sorted.
     pub features: Vec<&'a str>,
     /// What it may use.
-    pub limits: &'a Limits,
+    pub limits: Limits,
     /// Its colours and logo.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub theme: Option<&'a Theme>,
@@ -48,7 +48,9 @@ pub struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     /// The claims about `tenant` for a request to `pool`, from `now` (seconds since 1970).
-    pub fn new(tenant: &'a Tenant, plan: &'a Plan, pool: &PoolId, now: i64) -> Self {
+    ///
+    /// `limits` are those that hold for it now ([`crate::limits::effective`]).
+    pub fn new(tenant: &'a Tenant, plan: &'a Plan, limits: Limits, pool: &PoolId, now: i64) -> Self {
         Self {
             iss: ISSUER,
             aud: pool.clone(),
@@ -61,7 +63,7 @@ impl<'a> Claims<'a> {
             plan: tenant.plan.clone(),
             isolation: tenant.isolation,
             features: features(tenant, plan),
-            limits: &plan.limits,
+            limits,
             theme: (!tenant.theme.is_empty()).then_some(&*tenant.theme),
         }
     }

@@ -104,6 +104,42 @@ pub struct NodeReport {
     /// The latest requests that named two tenants, the last first; at most [`CrossTenantAttempt::MOST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cross_tenant_attempts: Vec<CrossTenantAttempt>,
+    /// Quotas that have reached 80 or 100 % here, the last first; at most [`QuotaEvent::MOST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quota_events: Vec<QuotaEvent>,
+}
+
+/// A tenant's quota has reached 80 or 100 % on one proxy, for the first time in its period there. Several proxies may
+/// each say so: who gathers them tells each `kind` of a tenant, quota and period once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QuotaEvent {
+    /// `quota.warning` (80 %) or `quota.exceeded` (100 %).
+    pub kind: String,
+    /// When, milliseconds since 1970.
+    pub at_ms: i64,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its slug.
+    pub tenant_slug: Slug,
+    /// The limit by its name in a plan: `requests_per_day` or `bytes_per_month`.
+    pub quota: String,
+    /// How much was used.
+    pub used: u64,
+    /// Of how much.
+    pub limit: u64,
+    /// When the period began, milliseconds since 1970.
+    pub period_starts_ms: i64,
+    /// When it ends, milliseconds since 1970.
+    pub period_ends_ms: i64,
+}
+
+impl QuotaEvent {
+    /// Events in one report: 64, about 20 KB.
+    pub const MOST: usize = 64;
+    /// A quota is used up by 80 %.
+    pub const WARNING: &'static str = "quota.warning";
+    /// A quota is used up.
+    pub const EXCEEDED: &'static str = "quota.exceeded";
 }
 
 /// A host that clients ask one proxy for and no tenant has: a school that is not set up yet, one that has left, or a

@@ -9,12 +9,15 @@
 //! * [`snapshot`]: what the data plane knows at one revision, and the deltas between two.
 //! * [`feed`]: what travels between a control process and a proxy.
 //! * [`context`]: the claims of the signed `X-Tenant-Context`.
+//! * [`limits`]: which limits hold for a tenant, and where each comes from; [`calendar`]: its days and months.
 //! * [`settings`]: what one process is started with.
 //! * [`seal`]: how private keys are kept; [`time`]: the only reader of the wall clock.
 
+pub mod calendar;
 pub mod context;
 pub mod feed;
 pub mod identity;
+pub mod limits;
 pub mod model;
 pub mod seal;
 pub mod settings;

@@ -56,13 +56,14 @@ fn headers(c: &mut Criterion) {
     let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key");
     let key = Arc::new(SigningKey { id: "k1".parse().expect("a name"), pair });
 
+    let limiter = schoolgate_proxy::limit::Limiter::default();
     let fields = browser();
     let request_id = HeaderValue::from_static("01ARZ3NDEKTSV4RRFFQ69G5FAV");
     c.bench_function("headers/copy", |b| b.iter(|| black_box(fields.clone())));
     c.bench_function("headers/copy and rewrite", |b| {
         b.iter(|| {
             let mut fields = fields.clone();
-            let context = context(Some(&key), tenant, &tenant.tenant.pool, 1_000);
+            let context = context(Some(&key), &limiter, tenant, &tenant.tenant.pool, 1_000);
             let up = Upward {
                 has_unwanted: false,
                 cookie_crumbs: false,
@@ -83,7 +84,7 @@ fn headers(c: &mut Criterion) {
     c.bench_function("headers/sign a context", |b| {
         b.iter(|| {
             seconds += 60;
-            black_box(context(Some(&key), tenant, &tenant.tenant.pool, seconds))
+            black_box(context(Some(&key), &limiter, tenant, &tenant.tenant.pool, seconds))
         });
     });
 }

@@ -14,6 +14,7 @@ use crate::admit::limits::{BodyMeter, LeastRate};
 use crate::balance::InFlight;
 use crate::fault::Fault;
 use crate::forward::request_id::RequestId;
+use crate::limit::{Limited, Passed};
 use crate::live::{NodeLive, TenantPermit};
 use crate::observe::Mismatch;
 
@@ -40,6 +41,12 @@ pub struct Exchange {
     pub(crate) revision: Revision,
     /// Its tenant's count of requests in flight. Set by `request_filter`.
     pub(crate) permit: Option<TenantPermit>,
+    /// What it holds of its tenant's limits, and what they said. Set by `request_filter`.
+    pub(crate) passed: Option<Passed>,
+    /// What a refused client is told. Set by `request_filter`.
+    pub(crate) limited: Option<Box<Limited>>,
+    /// What its body would be refused for, were that not in shadow. Set by `request_filter`.
+    pub(crate) body_shadow: u64,
     /// Bytes of its body. Counted by `request_body_filter`.
     pub(crate) body: BodyMeter,
     /// The attempt that runs, and those before it. Set by `request_filter` and `upstream_peer`.
@@ -122,6 +129,9 @@ impl Exchange {
             bearer: None,
             revision: Revision::NONE,
             permit: None,
+            passed: None,
+            limited: None,
+            body_shadow: u64::MAX,
             body: BodyMeter::new(u64::MAX, LeastRate::NONE, began),
             attempts: Attempts::default(),
             fault: None,

@@ -4,6 +4,7 @@
 
 use pingora_error::{Error, ErrorSource, ErrorType};
 
+use crate::limit::Layer;
 use crate::transport::BadChunks;
 
 /// Why a request got an answer of ours instead of a backend's.
@@ -51,6 +52,12 @@ pub enum Fault {
     Internal,
     /// The backend could not be reached, broke off, or answered something that is not HTTP.
     Upstream,
+    /// The tenant, one of its clients or a class of its requests is above its rate.
+    RateLimited,
+    /// A hard quota is used up.
+    QuotaExceeded,
+    /// The tenant has too much in progress.
+    ConcurrencyLimited,
     /// No backend of the pool takes requests.
     NoBackend,
     /// The backend took longer than its timeouts.
@@ -74,7 +81,7 @@ pub struct Row {
 
 impl Fault {
     /// Every fault, for metrics and tests.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::NoIdentifier,
         Self::MissingToken,
@@ -96,6 +103,9 @@ impl Fault {
         Self::RequestTimeout,
         Self::Internal,
         Self::Upstream,
+        Self::RateLimited,
+        Self::QuotaExceeded,
+        Self::ConcurrencyLimited,
         Self::NoBackend,
         Self::UpstreamTimeout,
     ];
@@ -170,6 +180,22 @@ impl Fault {
                 row(500, "TENANT_PROCESSING_ERROR", "Internal Server Error", "The request could not be processed.")
             }
             Self::Upstream => row(502, "UPSTREAM_ERROR", "Bad Gateway", "The school's platform did not answer."),
+            // How long to wait is told by whatever refused.
+            Self::RateLimited => row(
+                429,
+                "RATE_LIMITED",
+                "Too Many Requests",
+                "There are too many requests at the moment; wait a little.",
+            ),
+            Self::QuotaExceeded => {
+                row(429, "QUOTA_EXCEEDED", "Too Many Requests", "What this school's plan includes for now is used up.")
+            }
+            Self::ConcurrencyLimited => row(
+                429,
+                "CONCURRENCY_LIMITED",
+                "Too Many Requests",
+                "There are too many requests at the same time; wait a little.",
+            ),
             Self::NoBackend => later(
                 row(503, "NO_BACKEND", "Service Unavailable", "The school's platform is not available right now."),
                 // Two rounds of health checks at their default second, and a little.
@@ -189,6 +215,17 @@ impl Fault {
     /// The code in `error`, and the metric label.
     pub const fn code(self) -> &'static str {
         self.row().code
+    }
+
+    /// The layer of limits that refused.
+    pub(crate) const fn layer(self) -> Option<Layer> {
+        match self {
+            Self::RateLimited => Some(Layer::Rate),
+            Self::QuotaExceeded => Some(Layer::Quota),
+            Self::ConcurrencyLimited => Some(Layer::Concurrency),
+            Self::BodyTooLarge => Some(Layer::Body),
+            _ => None,
+        }
     }
 
     /// What `WWW-Authenticate` says where a token would help (RFC 6750 section 3).

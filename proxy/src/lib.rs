@@ -9,6 +9,7 @@ pub mod fault;
 pub mod feed;
 pub mod forward;
 pub mod gateway;
+pub mod limit;
 pub mod live;
 pub mod observe;
 pub mod server;

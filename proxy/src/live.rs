@@ -7,16 +7,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use http::HeaderValue;
 use schoolgate_config::model::{Pool, Tenant};
 use schoolgate_config::settings::SecurityHeaders;
-use schoolgate_config::table::Live;
+use schoolgate_config::table::{Live, TenantEntry};
 use schoolgate_config::time::{Clock, SystemClock};
 
 use crate::balance::LivePool;
 use crate::forward::context::Contexts;
 use crate::forward::security::Prepared;
+use crate::limit::{Enforced, Limiter, TenantLimits, Today};
 use crate::observe::{BackendView, Counted, Observe, PoolCounters, TenantCounters};
 
 /// Makes the live parts of a proxy's tables; one for all tables of a node.
@@ -26,12 +27,13 @@ pub struct NodeLive {
     numbers: AtomicU64,
     /// Security headers, where a tenant wants no others.
     security: SecurityHeaders,
+    limiter: Arc<Limiter>,
 }
 
 impl NodeLive {
-    /// For a node whose settings these are.
-    pub fn new(security: SecurityHeaders) -> Self {
-        Self { security, ..Self::default() }
+    /// For a node whose settings these are, and whose limits are asked of `limiter`.
+    pub fn new(security: SecurityHeaders, limiter: Arc<Limiter>) -> Self {
+        Self { security, limiter, ..Self::default() }
     }
 
     fn number(&self) -> u64 {
@@ -45,8 +47,15 @@ impl Live for NodeLive {
 
     fn tenant(&self, tenant: &Arc<Tenant>, before: Option<&Arc<TenantLive>>) -> Arc<TenantLive> {
         Arc::new(match before {
-            Some(before) => TenantLive::new(tenant, before.number, before.counters.clone(), &self.security),
-            None => TenantLive::new(tenant, self.number(), Arc::default(), &self.security),
+            Some(before) => {
+                let kept =
+                    Kept { number: before.number, counters: before.counters.clone(), limits: before.limits.clone() };
+                self.tenant_live(tenant, kept)
+            }
+            None => {
+                let kept = Kept { number: self.number(), counters: Arc::default(), limits: Arc::default() };
+                self.tenant_live(tenant, kept)
+            }
         })
     }
 
@@ -58,6 +67,13 @@ impl Live for NodeLive {
     }
 }
 
+/// What of a tenant outlives its versions.
+struct Kept {
+    number: u64,
+    counters: Arc<TenantCounters>,
+    limits: Arc<TenantLimits>,
+}
+
 /// Beside one version of a tenant.
 #[derive(Debug)]
 pub struct TenantLive {
@@ -65,6 +81,12 @@ pub struct TenantLive {
     pub(crate) number: u64,
     /// What it did here; handed on from version to version.
     pub counters: Arc<TenantCounters>,
+    /// What it used of its limits here; handed on from version to version.
+    pub limits: Arc<TenantLimits>,
+    /// What holds for it, as it was last worked out.
+    enforced: ArcSwapOption<Enforced>,
+    /// Its calendar.
+    pub(crate) today: Arc<Today>,
     /// `X-Tenant-ID`.
     pub(crate) id: HeaderValue,
     /// `X-Tenant-Slug`, `X-Subdomain`.
@@ -77,17 +99,46 @@ pub struct TenantLive {
     pub(crate) contexts: ArcSwapOption<Contexts>,
 }
 
-impl TenantLive {
-    fn new(tenant: &Tenant, number: u64, counters: Arc<TenantCounters>, platform: &SecurityHeaders) -> Self {
-        Self {
-            number,
-            counters,
+impl NodeLive {
+    fn tenant_live(&self, tenant: &Tenant, kept: Kept) -> TenantLive {
+        TenantLive {
+            number: kept.number,
+            counters: kept.counters,
+            limits: kept.limits,
+            enforced: ArcSwapOption::empty(),
+            today: self.limiter.today(tenant),
             id: header_value(&tenant.id.to_string()),
             slug: header_value(tenant.slug.as_str()),
             plan: header_value(tenant.plan.as_str()),
-            security: Prepared::new(platform, tenant.security),
+            security: Prepared::new(&self.security, tenant.security),
             contexts: ArcSwapOption::empty(),
         }
+    }
+}
+
+impl TenantLive {
+    /// What holds for the tenant at `now_ms` (milliseconds since 1970). Worked out when its plan has changed or an
+    /// override begins or ends, else as it was.
+    pub(crate) fn enforced(&self, limiter: &Limiter, entry: &TenantEntry<NodeLive>, now_ms: i64) -> Held {
+        let kept = self.enforced.load();
+        if kept.as_ref().is_some_and(|enforced| enforced.fits(&entry.plan, now_ms)) {
+            return Held(kept);
+        }
+        let made = limiter.enforced(&entry.tenant, &entry.plan, now_ms);
+        // Two workers may both have made it; either is good.
+        self.enforced.store(Some(made.clone()));
+        Held(Guard::from_inner(Some(made)))
+    }
+}
+
+/// What holds for a tenant, as long as one looks at it: without a count that all workers would write to.
+pub(crate) struct Held(Guard<Option<Arc<Enforced>>>);
+
+impl std::ops::Deref for Held {
+    type Target = Enforced;
+
+    fn deref(&self) -> &Enforced {
+        self.0.as_ref().expect("held with a value only")
     }
 }
 
@@ -130,8 +181,17 @@ impl Counted for NodeLive {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// An active school on the plan `basic`.
+    pub(crate) fn tenant() -> Tenant {
+        let id = schoolgate_config::model::TenantId::from_parts(1, 2);
+        let tenant = serde_json::json!({
+            "id": id, "slug": "greenhill", "name": "Greenhill", "state": "active", "plan": "basic", "pool": "shared",
+        });
+        serde_json::from_value(tenant).expect("a tenant")
+    }
 
     #[test]
     fn a_permit_is_given_back_when_it_is_dropped() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use pingora_core::server::configuration::ServerConf;
-use schoolgate_config::model::{IdError, NodeId};
+use schoolgate_config::model::{IdError, Limits, NodeId};
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::settings::{AccessLog, EdgeLimits, SecurityHeaders, Settings};
 use schoolgate_config::time::{Clock, SystemClock};
@@ -26,6 +26,7 @@ use crate::feed::last_good::LastGoodError;
 use crate::feed::report::{self, NodeView};
 use crate::feed::{Signing, SnapshotFeed, questions};
 use crate::gateway::{Gateway, GatewayParts, SharedTable};
+use crate::limit::Limiter;
 use crate::live::NodeLive;
 use crate::observe::status::{self, StatusParts};
 use crate::observe::{AccessLogTarget, Metrics, Observe};
@@ -67,6 +68,8 @@ pub struct ProxyOptions {
     pub security: SecurityHeaders,
     /// What the edge bears.
     pub limits: EdgeLimits,
+    /// The most that any tenant may have.
+    pub caps: Limits,
     /// Directory of the last good state.
     pub last_good: PathBuf,
     /// Where a line per request goes.
@@ -102,6 +105,7 @@ impl ProxyOptions {
             linger: proxy.linger_s.duration(),
             security: proxy.security.clone(),
             limits: proxy.limits.clone(),
+            caps: settings.platform.caps.limits(),
             last_good: settings.path(&proxy.last_good),
             access_log: match &telemetry.access_log {
                 AccessLog::Off => AccessLogTarget::Off,
@@ -215,8 +219,9 @@ impl ProxyServer {
         let table: SharedTable = Arc::new(ArcSwap::from_pointee(schoolgate_config::table::RoutingTable::default()));
         let keyring = Arc::new(Keyring::new(Arc::clone(&options.clock)));
         let signing = Signing::default();
+        let limiter = Arc::new(Limiter::new(options.caps.clone()));
         let parts = AdoptionParts {
-            live: NodeLive::new(options.security.clone()),
+            live: NodeLive::new(options.security.clone(), Arc::clone(&limiter)),
             table: Arc::clone(&table),
             keyring: Arc::clone(&keyring),
             signing: Arc::clone(&signing),
@@ -239,6 +244,7 @@ impl ProxyServer {
             certificates: Arc::clone(&certificates),
             trusted_hops: options.trusted_hops.clone(),
             limits: options.limits.clone(),
+            limiter,
         });
         let view = Arc::new(NodeView {
             node: options.node.clone(),

@@ -40,7 +40,13 @@ impl ContextSigner {
     pub(crate) fn claims(&self, slug: &str, pool: &str, age_s: i64) -> Value {
         let tenant = self.head.table.tenant_by_slug(slug).expect("a school");
         let made_s = SystemClock.unix_ms() / 1_000 - age_s;
-        let claims = Claims::new(&tenant.tenant, &tenant.plan, &pool.parse().expect("a name"), made_s);
+        let claims = Claims::new(
+            &tenant.tenant,
+            &tenant.plan,
+            tenant.plan.limits.clone(),
+            &pool.parse().expect("a name"),
+            made_s,
+        );
         serde_json::to_value(claims).expect("JSON")
     }
 

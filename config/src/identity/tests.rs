@@ -22,6 +22,8 @@ pub(crate) fn tenant(slug: &str, state: TenantState) -> Tenant {
         features: Default::default(),
         contacts: Default::default(),
         labels: Default::default(),
+        time_zone: None,
+        overrides: Default::default(),
         region: None,
         retention_days: None,
     }

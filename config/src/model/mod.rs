@@ -6,12 +6,15 @@ mod context_key;
 mod domain;
 mod id;
 mod jwks;
+mod limit;
 mod name;
 mod plan;
 mod pool;
 mod route;
 mod security;
 mod tenant;
+mod time_zone;
+mod timestamp;
 mod token_issuer;
 mod zone;
 
@@ -23,15 +26,18 @@ pub use id::{
     BackendId, CaId, Fingerprint, IdError, IssuerId, KeyId, NodeId, PlanId, PoolId, Revision, RouteId, TenantId,
 };
 pub use jwks::{JWKS_BYTES, Jwks, JwksError, KeyName, PublicKey, TokenKey, Unusable};
+pub use limit::{LimitName, LimitNameError, Override};
 pub(crate) use name::is_canonical;
 pub use name::{DomainName, DomainNameError, RESERVED_LABELS, Slug, SlugError};
-pub use plan::{Limits, Plan, PoolKindRule, Quota, QuotaMode};
+pub use plan::{LimitMode, Limits, Plan, PoolKindRule, Quota, QuotaMode};
 pub use pool::{
     Backend, BackendAddress, BackendAddressError, BackendState, Balance, Ejection, HealthCheck, HealthCheckForm, Pool,
     PoolKind, PoolTimeouts, Probe, ProbeKind, Retry, Weight,
 };
-pub use route::{HeaderMatch, Redirect, Rewrite, Route, RouteAction, RouteMatch};
+pub use route::{HeaderMatch, Lane, Redirect, RequestClass, Rewrite, Route, RouteAction, RouteMatch};
 pub use security::{FrameOptions, ReferrerPolicy, Security};
 pub use tenant::{Color, ColorError, Isolation, Profile, Subscription, SubscriptionStatus, Tenant, TenantState, Theme};
+pub use time_zone::{TimeZone, TimeZoneError};
+pub use timestamp::{Timestamp, TimestampError};
 pub use token_issuer::{KeySource, KeyUrl, KeyUrlError, TokenAlgorithm, TokenIssuer, TokenIssuerError};
 pub use zone::Zone;

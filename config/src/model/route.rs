@@ -107,9 +107,43 @@ pub struct RouteAction {
     /// Milliseconds to wait for the backend, instead of the pool's `read_ms`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// What kind of request it is. `static` and `public` ones do not count against the day's quota.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<RequestClass>,
+    /// The class of the plan (`limits.classes`) whose rate holds beside the tenant's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_class: Option<String>,
+    /// Where it waits when its pool is full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<Lane>,
     /// Answer with 503 `TENANT_MAINTENANCE`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub maintenance: bool,
+}
+
+/// What kind of request it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestClass {
+    /// A call of the school's API.
+    Api,
+    /// A page.
+    Page,
+    /// A file that is the same for everyone: styles, scripts, pictures.
+    Static,
+    /// For anyone, such as a school's public calendar or a health check.
+    Public,
+}
+
+/// Where a request waits when its pool is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    /// In turn with its tenant's others.
+    #[default]
+    Fair,
+    /// In a small lane of its own: for logins and health checks.
+    Priority,
 }
 
 /// Replace the matched prefix of the path.

@@ -9,7 +9,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::id::{as_string, shortened};
-use super::{PlanId, PoolId, Security, Slug, TenantId};
+use super::{LimitName, Override, PlanId, PoolId, Security, Slug, TenantId, TimeZone};
 
 /// A school on the platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -56,6 +56,12 @@ pub struct Tenant {
     /// The operator's own key-value pairs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Where its days begin and end; UTC if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<TimeZone>,
+    /// Limits that hold in the place of its plan's, each for a while.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub overrides: BTreeMap<LimitName, Override>,
     /// Where its data should live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,

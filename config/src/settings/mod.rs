@@ -8,8 +8,8 @@ mod sections;
 
 pub use load::{Overlay, SettingsError, load};
 pub use sections::{
-    AccessLog, Acme, ContextKeys, Control, Data, Dns, Eab, EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy, Redis,
-    SchoolApp, Seconds, SecurityHeaders, Store, Telemetry,
+    AccessLog, Acme, Caps, ContextKeys, Control, Data, Dns, Eab, EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy,
+    Redis, SchoolApp, Seconds, SecurityHeaders, Store, Telemetry,
 };
 
 use std::path::{Path, PathBuf};

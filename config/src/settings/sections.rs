@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub use seconds::Seconds;
 
 use super::SettingsError;
-use crate::model::{FrameOptions, ReferrerPolicy};
+use crate::model::{FrameOptions, LimitName, Limits, ReferrerPolicy};
 
 /// `[data]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -376,10 +376,64 @@ pub struct Platform {
     /// Suffixes whose names count as owned and pointing here without a look at the DNS: `up` adds the reserved
     /// `localhost` and `test` (RFC 6761). For private networks; never list a public suffix.
     pub assume_owned: Vec<String>,
+    /// The most that any tenant may have of a limit, whatever its plan or an override says. Proxies and control
+    /// processes read it alike, so all of them are given the same.
+    pub caps: Caps,
 }
 impl Default for Platform {
     fn default() -> Self {
-        Self { zones: vec!["localhost".to_owned()], addresses: Vec::new(), assume_owned: Vec::new() }
+        Self {
+            zones: vec!["localhost".to_owned()],
+            addresses: Vec::new(),
+            assume_owned: Vec::new(),
+            caps: Caps::default(),
+        }
+    }
+}
+
+/// `[platform.caps]`: limits by the names they have in a plan; 0 caps nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "each is the limit of its name: see Limits")]
+pub struct Caps {
+    pub users: u64,
+    pub storage_bytes: u64,
+    pub requests_per_day: u64,
+    pub bytes_per_month: u64,
+    pub requests_per_minute: u64,
+    pub burst: u64,
+    pub requests_per_minute_per_client: u64,
+    pub in_flight: u64,
+    pub websockets: u64,
+    pub custom_domains: u64,
+    pub body_bytes: u64,
+    pub upload_bytes: u64,
+}
+
+impl Caps {
+    /// The caps as limits.
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        for name in LimitName::ALL {
+            let cap = match name {
+                LimitName::Users => self.users,
+                LimitName::StorageBytes => self.storage_bytes,
+                LimitName::RequestsPerDay => self.requests_per_day,
+                LimitName::BytesPerMonth => self.bytes_per_month,
+                LimitName::RequestsPerMinute => self.requests_per_minute,
+                LimitName::Burst => self.burst,
+                LimitName::RequestsPerMinutePerClient => self.requests_per_minute_per_client,
+                LimitName::InFlight => self.in_flight,
+                LimitName::WebSockets => self.websockets,
+                LimitName::CustomDomains => self.custom_domains,
+                LimitName::BodyBytes => self.body_bytes,
+                LimitName::UploadBytes => self.upload_bytes,
+            };
+            if cap > 0 {
+                limits.set(*name, cap);
+            }
+        }
+        limits
     }
 }
 

@@ -454,6 +454,8 @@ fn unknown_plan(tenant: &Tenant) -> Arc<Plan> {
         id: tenant.plan.clone(),
         name: String::new(),
         limits: crate::model::Limits::default(),
+        mode: crate::model::LimitMode::Enforce,
+        weight: crate::model::Weight::default(),
         pool_kind: crate::model::PoolKindRule::Any,
         features: Vec::new(),
     })

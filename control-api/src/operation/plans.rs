@@ -4,12 +4,12 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use schoolgate_config::model::{Limits, Plan, PlanId, PoolKindRule};
+use schoolgate_config::model::{LimitMode, Limits, Plan, PlanId, PoolKindRule, Weight};
 use schoolgate_config::table::RoutingTable;
 use schoolgate_store::Stored;
 
 use super::Stamp;
-use super::document::{Errors, Text, readable};
+use super::document::{Errors, Place, Text, readable};
 use super::edit::Resource;
 use super::permission::Subject;
 
@@ -23,6 +23,12 @@ pub(crate) struct PlanInput {
     /// What a tenant on it may use; what is absent does not limit.
     #[serde(default)]
     limits: Limits,
+    /// `shadow`: what is above a limit is counted, and let through.
+    #[serde(default)]
+    mode: LimitMode,
+    /// Its tenants' share of a pool that is full, beside others'.
+    #[serde(default)]
+    weight: Weight,
     /// Which kind of pool its tenants belong on.
     #[serde(default)]
     pool_kind: PoolKindRule,
@@ -34,6 +40,8 @@ readable!(PlanInput {
     id,
     name,
     limits = Limits::default(),
+    mode = LimitMode::default(),
+    weight = Weight::default(),
     pool_kind = PoolKindRule::default(),
     features = Vec::new(),
 });
@@ -62,11 +70,21 @@ impl Resource for Plan {
         for (field, limit) in [
             ("requests_per_minute", input.limits.requests_per_minute),
             ("burst", input.limits.burst),
+            ("requests_per_minute_per_client", input.limits.requests_per_minute_per_client),
             ("in_flight", input.limits.in_flight),
         ] {
             if limit == Some(0) {
                 errors.add_at(&format!("/limits/{field}"), "out_of_range", "expected at least 1");
             }
+        }
+        let classes = Place::root().member("limits").member("classes");
+        for (name, limit) in &input.limits.classes {
+            if *limit == 0 {
+                errors.add(&classes.member(name), "out_of_range", "expected at least 1 request per minute");
+            }
+        }
+        if input.limits.classes.len() > Limits::MOST_CLASSES {
+            errors.add(&classes, "too_long", format!("at most {} classes are allowed", Limits::MOST_CLASSES));
         }
         let mut features: Vec<String> = input.features.into_iter().map(|feature| feature.0).collect();
         features.sort_unstable();
@@ -75,6 +93,8 @@ impl Resource for Plan {
             name: input.name.map_or_else(|| input.id.to_string(), |name| name.0),
             id: input.id,
             limits: input.limits,
+            mode: input.mode,
+            weight: input.weight,
             pool_kind: input.pool_kind,
             features,
         }

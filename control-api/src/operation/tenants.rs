@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use schoolgate_config::model::{
     Domain, Isolation, PlanId, PoolId, Profile, Route, Security, Slug, Subscription, Tenant, TenantId, TenantState,
-    Theme,
+    Theme, TimeZone,
 };
 use schoolgate_config::table::RoutingTable;
 use schoolgate_store::{ListQuery, Page, Store, Stored, Transaction};
@@ -57,6 +57,8 @@ pub(crate) struct TenantInput {
     /// The operator's own key-value pairs.
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// Where its days begin and end, as quotas count them: an IANA name; UTC if not given.
+    time_zone: Option<TimeZone>,
     /// Where its data should live.
     region: Option<Text<1, 100>>,
     /// How many days its data is kept after it is archived.
@@ -76,6 +78,7 @@ readable!(TenantInput {
     features = BTreeMap::new(),
     contacts = BTreeMap::new(),
     labels = BTreeMap::new(),
+    time_zone,
     region,
     retention_days,
 });
@@ -110,7 +113,7 @@ impl Resource for Tenant {
     const COLLECTION: &'static str = "tenants";
     const KEY: &'static str = "id";
     const READ_ONLY: &'static [&'static str] =
-        &["id", "state", "state_reason", "active", "hosts", "version", "created_at", "updated_at"];
+        &["id", "state", "state_reason", "active", "hosts", "overrides", "version", "created_at", "updated_at"];
 
     fn assemble(input: TenantInput, before: Option<&Self>, _: &RoutingTable, errors: &mut Errors) -> Self {
         check_subscription(&input.subscription, errors);
@@ -142,6 +145,8 @@ impl Resource for Tenant {
             features: input.features,
             contacts: input.contacts,
             labels: input.labels,
+            time_zone: input.time_zone,
+            overrides: before.map(|tenant| tenant.overrides.clone()).unwrap_or_default(),
             region: input.region.map(|region| region.0),
             retention_days: input.retention_days,
         }

@@ -130,6 +130,7 @@ fn report(name: &str, serving: Revision) -> NodeReport {
         unknown_hosts: Vec::new(),
         missing_keys: Vec::new(),
         cross_tenant_attempts: Vec::new(),
+        quota_events: Vec::new(),
     }
 }
 

@@ -137,6 +137,7 @@ pub(crate) fn report(node: &str, serving: Revision) -> NodeReport {
         unknown_hosts: Vec::new(),
         missing_keys: Vec::new(),
         cross_tenant_attempts: Vec::new(),
+        quota_events: Vec::new(),
     }
 }
 

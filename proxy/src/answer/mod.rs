@@ -26,6 +26,7 @@ use crate::fault::Fault;
 use crate::forward::request::X_REQUEST_ID;
 use crate::forward::request_id::RequestId;
 use crate::forward::security::{Prepared, Transport};
+use crate::limit::Limited;
 
 /// Bytes of an unread request body that are read and thrown away so that the connection can go on: 64 KiB. Closing
 /// with unread bytes makes the kernel reset the connection, and the answer may be lost with it.
@@ -68,6 +69,15 @@ impl Answer {
         }
         let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self::new(status, headers, Some(body), id)
+    }
+
+    /// The answer to a request above a limit: when it may come again, and how its limits stand.
+    pub(crate) fn limited(mut self, limited: Option<&Limited>) -> Self {
+        if let Some(limited) = limited {
+            self.headers.insert(RETRY_AFTER, limited.retry_after_s.into());
+            limited.told.set(&mut self.headers);
+        }
+        self
     }
 
     /// The answer as the tenant's pages are: its security headers beside ours.

@@ -97,6 +97,8 @@ impl Driver {
         let mut exchange = self.gateway.begin();
         let end = self.forward(&mut session, &mut exchange).await;
         if let End::NotOurs = end {
+            // It is counted again by the other way.
+            self.gateway.forget(&exchange);
             drop(exchange);
             // The head is read again by the other way; nothing follows it.
             if let Some(h1) = session.as_http1() {

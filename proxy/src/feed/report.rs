@@ -173,6 +173,7 @@ impl<L: Counted> NodeView<L> {
             unknown_hosts: self.observe.unknown_hosts(),
             missing_keys: self.observe.missing_keys(),
             cross_tenant_attempts: self.observe.reported_attempts(),
+            quota_events: self.observe.quota_events(),
         }
     }
 }

@@ -10,6 +10,7 @@ use schoolgate_config::model::{Plan, PoolId};
 use schoolgate_config::table::TenantEntry;
 
 use crate::feed::SigningKey;
+use crate::limit::Limiter;
 use crate::live::NodeLive;
 
 /// Seconds a signed context is used: half of its life, so that a backend never sees one with less than the other half
@@ -38,13 +39,19 @@ fn sign(key: &SigningKey, claims: &Claims<'_>) -> Option<HeaderValue> {
 }
 
 /// The prepared fields for a request of `tenant` to `pool` at `now_s` (seconds since 1970), signed with `key`.
-pub fn context(key: Option<&Arc<SigningKey>>, tenant: &TenantEntry<NodeLive>, pool: &PoolId, now_s: i64) -> Context {
+pub fn context(
+    key: Option<&Arc<SigningKey>>,
+    limiter: &Limiter,
+    tenant: &TenantEntry<NodeLive>,
+    pool: &PoolId,
+    now_s: i64,
+) -> Context {
     let kept = tenant.live.contexts.load();
     let fits = |c: &&Context| c.fits(key, &tenant.plan, pool, now_s);
     if let Some(found) = kept.as_ref().and_then(|kept| kept.0.iter().find(fits)) {
         return found.clone();
     }
-    let made = Context::new(key, tenant, pool, now_s);
+    let made = Context::new(key, limiter, tenant, pool, now_s);
     let others = kept.iter().flat_map(|kept| &kept.0).filter(|c| c.pool != *pool).take(KEPT - 1);
     let next = std::iter::once(made.clone()).chain(others.cloned()).collect();
     // Two workers may both have made one; either is good.
@@ -71,7 +78,15 @@ pub struct Context {
 }
 
 impl Context {
-    fn new(key: Option<&Arc<SigningKey>>, tenant: &TenantEntry<NodeLive>, pool: &PoolId, now_s: i64) -> Self {
+    fn new(
+        key: Option<&Arc<SigningKey>>,
+        limiter: &Limiter,
+        tenant: &TenantEntry<NodeLive>,
+        pool: &PoolId,
+        now_s: i64,
+    ) -> Self {
+        // An override that begins or ends is told with the next context, half a minute later at most.
+        let limits = || tenant.live.enforced(limiter, tenant, now_s.saturating_mul(1_000)).limits.clone();
         let names = context::features(&tenant.tenant, &tenant.plan).join(",");
         Self {
             pool: pool.clone(),
@@ -80,7 +95,7 @@ impl Context {
             made_s: now_s,
             // A feature is named by an operator; a name that no header can carry is still in the signed context.
             features: HeaderValue::try_from(names).unwrap_or_else(|_| HeaderValue::from_static("")),
-            token: key.and_then(|key| sign(key, &Claims::new(&tenant.tenant, &tenant.plan, pool, now_s))),
+            token: key.and_then(|key| sign(key, &Claims::new(&tenant.tenant, &tenant.plan, limits(), pool, now_s))),
         }
     }
 
@@ -114,7 +129,7 @@ mod tests {
     #[test]
     fn a_context_is_signed_for_its_pool_and_verifies() {
         let site = site();
-        let made = context(Some(&site.key), &site.tenant, &site.tenant.tenant.pool, 1_000);
+        let made = context(Some(&site.key), &Limiter::default(), &site.tenant, &site.tenant.tenant.pool, 1_000);
         let token = made.token.expect("signed");
         let text = token.to_str().expect("ASCII");
         let (signed, signature) = text.rsplit_once('.').expect("three parts");
@@ -132,7 +147,7 @@ mod tests {
     fn a_context_is_kept_for_half_its_life() {
         let site = site();
         let pool = &site.tenant.tenant.pool;
-        let at = |s| context(Some(&site.key), &site.tenant, pool, s).token.expect("signed");
+        let at = |s| context(Some(&site.key), &Limiter::default(), &site.tenant, pool, s).token.expect("signed");
         let first = at(1_000);
         assert_eq!(at(1_029), first);
         let second = at(1_030);
@@ -144,17 +159,21 @@ mod tests {
     fn each_pool_has_its_own_audience() {
         let site = site();
         let other: PoolId = "other".parse().expect("a name");
-        let first = context(Some(&site.key), &site.tenant, &site.tenant.tenant.pool, 5).token.expect("signed");
-        let second = context(Some(&site.key), &site.tenant, &other, 5).token.expect("signed");
+        let first = context(Some(&site.key), &Limiter::default(), &site.tenant, &site.tenant.tenant.pool, 5)
+            .token
+            .expect("signed");
+        let second = context(Some(&site.key), &Limiter::default(), &site.tenant, &other, 5).token.expect("signed");
         assert_eq!(payload(&second)["aud"], "other");
-        let again = context(Some(&site.key), &site.tenant, &site.tenant.tenant.pool, 6).token.expect("signed");
+        let again = context(Some(&site.key), &Limiter::default(), &site.tenant, &site.tenant.tenant.pool, 6)
+            .token
+            .expect("signed");
         assert_eq!(again, first, "one pool's context does not push out another's");
     }
 
     #[test]
     fn without_a_key_nothing_is_signed() {
         let site = site();
-        let made = context(None, &site.tenant, &site.tenant.tenant.pool, 5);
+        let made = context(None, &Limiter::default(), &site.tenant, &site.tenant.tenant.pool, 5);
         assert!(made.token.is_none());
     }
 }

@@ -343,7 +343,8 @@ pub(crate) mod tests {
 
     fn rewritten(fields: &[(&str, &str)], change: impl FnOnce(&mut Upward<'_>)) -> HeaderMap {
         let site = site();
-        let context = context(Some(&site.key), &site.tenant, &site.tenant.tenant.pool, 1_000);
+        let context =
+            context(Some(&site.key), &crate::limit::Limiter::default(), &site.tenant, &site.tenant.tenant.pool, 1_000);
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_static("greenhill.localhost:8443"));
         for (name, value) in fields {

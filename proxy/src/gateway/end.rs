@@ -4,8 +4,8 @@ use http::Version;
 use pingora_core::protocols::http::ServerSession;
 use schoolgate_config::identity::{self, Conditions, RecordedRequest, RecordedToken, Shortened};
 
-use super::Gateway;
 use super::facts::{Fields, authority};
+use super::{Gateway, limits};
 use crate::balance::InFlight;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
@@ -55,7 +55,10 @@ impl Gateway {
             },
             mismatch: exchange.mismatch,
             unknown_host: exchange.unknown_host,
+            limited: exchange.fault.filter(|_| exchange.tenant.is_some()).and_then(Fault::layer),
+            would_limit: limits::would_limit(exchange),
         };
+        self.transferred(exchange, finished.bytes_in.saturating_add(finished.bytes_out));
         self.0.observe.request(&finished);
         if self.0.observe.keeps(&finished) {
             let tenant = finished.tenant.map(|(tenant, _)| tenant.id);

@@ -2,6 +2,7 @@
 
 mod end;
 mod facts;
+mod limits;
 mod pingora;
 mod target;
 
@@ -18,7 +19,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
 use pingora_http::RequestHeader;
 use schoolgate_config::identity::{self, Refusal, RequestFacts, Selected, TokenError};
-use schoolgate_config::model::{PoolTimeouts, Route};
+use schoolgate_config::model::PoolTimeouts;
 use schoolgate_config::settings::EdgeLimits;
 use schoolgate_config::table::{Live, RoutingTable, TenantEntry};
 use schoolgate_config::time::Clock;
@@ -37,6 +38,7 @@ use crate::forward::context::context;
 use crate::forward::peer::{UPGRADED_IDLE, Wants};
 use crate::forward::request::{self, Upward, X_FORWARDED_PREFIX};
 use crate::forward::response;
+use crate::limit::Limiter;
 use crate::live::{NodeLive, TenantPermit};
 use crate::observe::{CrossTenantAttempt, Mismatch, Observe};
 use crate::tls::Certificates;
@@ -67,6 +69,8 @@ pub struct GatewayParts {
     pub trusted_hops: Vec<IpNet>,
     /// What the edge bears.
     pub limits: EdgeLimits,
+    /// What tenants may use.
+    pub limiter: Arc<Limiter>,
 }
 
 /// Serves requests; each worker has a clone. Beside its parts it has the tokens that were found good.
@@ -137,7 +141,8 @@ impl Gateway {
             Err(Refused { fault, keep }) => {
                 exchange.fault = Some(fault);
                 let tenant = exchange.tenant.as_ref().map(|t| &*t.tenant);
-                (Answer::fault(fault, &exchange.request_id, tenant, &session.req_header().headers), keep)
+                let answer = Answer::fault(fault, &exchange.request_id, tenant, &session.req_header().headers);
+                (answer.limited(exchange.limited.as_deref()), keep)
             }
         };
         let security = exchange.tenant.as_ref().map(|tenant| &tenant.live.security);
@@ -237,13 +242,18 @@ impl Gateway {
         let (tenant, pool) = (selected.tenant.clone(), selected.pool.clone());
         drop(table);
         exchange.permit = Some(TenantPermit::take(&parts.observe, &tenant.live.counters));
-        let limits = &parts.limits;
-        let rate = LeastRate { bytes_s: limits.body_rate_bytes_s, after: limits.body_rate_after_s.duration() };
-        exchange.body = BodyMeter::new(self.body_limit(&tenant, route.as_deref()), rate, exchange.began);
-        exchange.tenant = Some(tenant);
+        let edge = &parts.limits;
+        let rate = LeastRate { bytes_s: edge.body_rate_bytes_s, after: edge.body_rate_after_s.duration() };
+        let held = tenant.live.enforced(&parts.limiter, &tenant, exchange.began_ms);
+        let body = limits::body_rule(&held, route.as_deref(), &request.headers);
+        let (body, shadow) = limits::body_bytes(body, parts.limits.body_bytes);
+        exchange.body = BodyMeter::new(body, rate, exchange.began);
+        exchange.body_shadow = shadow;
+        exchange.tenant = Some(tenant.clone());
+        exchange.body.announced(exchange.head.content_length)?;
+        self.limit(&tenant, &held, route.as_deref(), exchange)?;
         pool.live.budget.earn(pool.pool.retry.budget_percent);
         exchange.target = Some(Target { pool, route, host, cut });
-        exchange.body.announced(exchange.head.content_length)?;
         choose(exchange, exchange.began_ms).map_err(|NoBackend| Fault::NoBackend)?;
         self.set_deadlines(session, exchange);
         Ok(Admitted::Forward)
@@ -295,10 +305,6 @@ impl Gateway {
         Err(fault.into())
     }
 
-    fn body_limit(&self, tenant: &TenantEntry<NodeLive>, route: Option<&Route>) -> u64 {
-        route.and_then(|r| r.action.body_bytes).or(tenant.plan.limits.body_bytes).unwrap_or(self.0.limits.body_bytes)
-    }
-
     fn set_deadlines(&self, session: &mut ServerSession, exchange: &Exchange) {
         // The time without a byte of the body is the transport's; a switched protocol has a longer one.
         if exchange.head.upgrade {
@@ -338,7 +344,8 @@ impl Gateway {
             return;
         };
         let key = self.0.signing.load();
-        let context = context(key.as_ref(), tenant, &target.pool.pool.id, exchange.began_ms.div_euclid(1_000));
+        let context =
+            context(key.as_ref(), &self.0.limiter, tenant, &target.pool.pool.id, exchange.began_ms.div_euclid(1_000));
         let peer = conn_info(session).map_or(client.ip, |conn| conn.client.ip().to_canonical());
         // HTTP/2 has no `Host`; one is set so that all ways are the same from here on.
         let from_authority = match &target.host {
@@ -376,6 +383,7 @@ impl Gateway {
     pub(crate) fn answered(&self, status: http::StatusCode, exchange: &mut Exchange) {
         exchange.times.first_byte = Some(exchange.elapsed());
         exchange.attempts.status = Some(status.as_u16());
+        limits::answered(status, exchange);
         if let (Some(target), Some(attempt)) = (&exchange.target, &exchange.attempts.current) {
             let (pool, backend) = (&target.pool, attempt.backend());
             if matches!(status.as_u16(), 502..=504) {
@@ -397,6 +405,9 @@ impl Gateway {
         response::rewrite(headers, status, &exchange.request_id.header());
         if let Some(tenant) = &exchange.tenant {
             tenant.live.security.set(headers, transport(session.req_header(), exchange));
+        }
+        if let Some(passed) = &exchange.passed {
+            passed.told.set(headers);
         }
         if session.req_header().version == Version::HTTP_10 {
             response::without_chunks(headers);
@@ -504,6 +515,7 @@ mod tests {
             certificates: Arc::new(crate::tls::Keyring::new(Arc::new(schoolgate_config::time::SystemClock))),
             trusted_hops: Vec::new(),
             limits: EdgeLimits::default(),
+            limiter: Arc::default(),
         })
     }
 

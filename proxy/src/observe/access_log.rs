@@ -17,6 +17,7 @@ use serde::Serialize;
 use tracing::warn;
 
 use super::{Finished, Mismatch};
+use crate::limit::{Layer, Layers};
 use crate::transport::TlsVersion;
 
 /// Lines that wait for the writer: 32,768, a third of a second at 100,000 requests/s and at most 20 MB. Beyond it lines
@@ -133,6 +134,10 @@ struct Line<'a> {
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mismatch: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limited: Option<Layer>,
+    #[serde(skip_serializing_if = "Layers::is_empty")]
+    would_limit: Layers,
     bytes_in: u64,
     bytes_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,6 +188,8 @@ fn write_line(request: &Finished<'_>, now_ms: i64, out: &mut Vec<u8>) -> serde_j
             status: request.status,
             error: request.error,
             mismatch: request.mismatch.map(Mismatch::as_str),
+            limited: request.limited,
+            would_limit: request.would_limit,
             bytes_in: request.bytes_in,
             bytes_out: request.bytes_out,
             pool: request.pool.map(|(id, _)| id),
@@ -343,6 +350,8 @@ mod tests {
             phases: super::super::Phases { total: Duration::from_micros(1_500), ..Default::default() },
             mismatch: None,
             unknown_host: false,
+            limited: None,
+            would_limit: Layers::default(),
         }
     }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use schoolgate_config::identity::Identifier;
 
+use crate::limit::{Layer, Layers};
+
 /// Statuses with a counter of their own; any other is counted by its class (`2xx`).
 const CODES: [u16; 27] = [
     101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 413, 421, 422, 429,
@@ -135,14 +137,17 @@ impl Mismatch {
 
 /// Where things are in a tenant's row.
 pub(crate) mod tenant_row {
-    use super::{CODE_CELLS, Mismatch, TENANT_BOUNDS};
+    use super::{CODE_CELLS, Layer, Mismatch, TENANT_BOUNDS};
 
     pub(crate) const BYTES_IN: usize = CODE_CELLS;
     pub(crate) const BYTES_OUT: usize = BYTES_IN + 1;
     pub(crate) const BUCKETS: usize = BYTES_OUT + 1;
     pub(crate) const SUM: usize = BUCKETS + TENANT_BOUNDS.len() + 1;
     pub(crate) const MISMATCHES: usize = SUM + 1;
-    pub(crate) const WIDTH: usize = MISMATCHES + Mismatch::ALL.len();
+    /// By layer: refused; then, for the layers that have one, in shadow.
+    pub(crate) const LIMITED: usize = MISMATCHES + Mismatch::ALL.len();
+    pub(crate) const WOULD_LIMIT: usize = LIMITED + Layer::ALL.len();
+    pub(crate) const WIDTH: usize = WOULD_LIMIT + Layer::SHADOWED.len();
 }
 
 /// Where things are in a pool's row.
@@ -192,6 +197,15 @@ impl TenantCounters {
         self.row.add(tenant_row::BYTES_OUT, bytes_out);
         self.row.add(tenant_row::BUCKETS + bucket(&TENANT_BOUNDS, micros), 1);
         self.row.add(tenant_row::SUM, micros);
+    }
+
+    pub(super) fn limited(&self, refused: Option<Layer>, would: Layers) {
+        if let Some(layer) = refused {
+            self.row.add(tenant_row::LIMITED + layer as usize, 1);
+        }
+        for layer in would.iter() {
+            self.row.add(tenant_row::WOULD_LIMIT + layer as usize, 1);
+        }
     }
 
     pub(super) fn mismatch(&self, kind: Mismatch) {

@@ -8,7 +8,7 @@ use std::fmt::{Display, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use schoolgate_config::model::{Certificate, PoolId, Revision, TenantId};
+use schoolgate_config::model::{Certificate, LimitMode, PoolId, Revision, TenantId};
 use schoolgate_config::table::RoutingTable;
 use schoolgate_config::time::Clock;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::busiest::{Busiest, Candidate};
 use super::counters::{CODE_CELLS, Mismatch, POOL_BOUNDS, TENANT_BOUNDS, code_label, pool_row, tenant_row};
 use super::{BackendCondition, BackendView, Counted, Observe};
+use crate::limit::Layer;
 use crate::tls::Keyring;
 
 /// Pools with metrics of their own: 500. Dedicated pools grow with the tenants, so they are capped as tenants are.
@@ -278,6 +279,21 @@ fn write_tenant_families(shown: &[Shown<{ tenant_row::WIDTH }>], out: &mut Strin
             let count = row[tenant_row::MISMATCHES + kind as usize];
             if count > 0 || name == NONE {
                 family.line(&[("tenant", name), ("kind", kind.as_str())], count);
+            }
+        }
+    }
+    let mut family = Family::counter(
+        "schoolgate_limited_total",
+        "Requests above a limit, by its layer: refused (enforce), or let through and only counted (shadow).",
+    )
+    .start(out);
+    for Shown { name, row, .. } in shown.iter().filter(|s| s.name != NONE) {
+        let enforced = Layer::ALL.iter().map(|layer| (layer, LimitMode::Enforce, tenant_row::LIMITED));
+        let shadow = Layer::SHADOWED.iter().map(|layer| (layer, LimitMode::Shadow, tenant_row::WOULD_LIMIT));
+        for (layer, mode, at) in enforced.chain(shadow) {
+            let count = row[at + *layer as usize];
+            if count > 0 {
+                family.line(&[("tenant", name), ("layer", layer.as_str()), ("mode", mode.as_str())], count);
             }
         }
     }

@@ -10,6 +10,7 @@ mod crossings;
 mod metrics;
 mod missing_keys;
 mod node;
+mod quota_events;
 mod recorder;
 pub mod status;
 mod unknown_hosts;
@@ -19,7 +20,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use schoolgate_config::feed::{self, MissingKey, UnknownHost};
+use schoolgate_config::feed::{self, MissingKey, QuotaEvent, UnknownHost};
 use schoolgate_config::identity::{Happened, RecordedRequest};
 use schoolgate_config::model::{BackendAddress, BackendId, IssuerId, Pool, PoolId, Revision, Tenant, TenantId};
 use schoolgate_config::table::Live;
@@ -30,11 +31,13 @@ pub use counters::{BackendCounters, Mismatch, PoolCounters, TenantCounters};
 pub use crossings::CrossTenantAttempt;
 pub use metrics::Metrics;
 
+use crate::limit::{Layer, Layers};
 use crate::transport::TlsVersion;
 use access_log::AccessLog;
 use crossings::Crossings;
 use missing_keys::MissingKeys;
 use node::NodeMetrics;
+use quota_events::QuotaEvents;
 use recorder::Recorder;
 use unknown_hosts::UnknownHosts;
 
@@ -94,6 +97,10 @@ pub struct Finished<'a> {
     pub mismatch: Option<Mismatch>,
     /// Whether no tenant has its host.
     pub unknown_host: bool,
+    /// The layer of limits that refused it.
+    pub limited: Option<Layer>,
+    /// Those that would have, were they not in shadow.
+    pub would_limit: Layers,
 }
 
 impl Finished<'_> {
@@ -179,6 +186,7 @@ pub struct Observe {
     unknown_hosts: UnknownHosts,
     crossings: Crossings,
     missing_keys: MissingKeys,
+    quota_events: QuotaEvents,
     recorder: Recorder,
     log: AccessLog,
     clock: Arc<dyn Clock>,
@@ -207,6 +215,7 @@ impl Observe {
             unknown_hosts: UnknownHosts::default(),
             crossings: Crossings::default(),
             missing_keys: MissingKeys::default(),
+            quota_events: QuotaEvents::default(),
             recorder: Recorder::default(),
             log,
             clock,
@@ -221,6 +230,7 @@ impl Observe {
             unknown_hosts: UnknownHosts::default(),
             crossings: Crossings::default(),
             missing_keys: MissingKeys::default(),
+            quota_events: QuotaEvents::default(),
             recorder: Recorder::default(),
             log: AccessLog::off(),
             clock,
@@ -269,6 +279,11 @@ impl Observe {
                 counters.mismatch(kind);
             }
         }
+        if request.limited.is_some() || !request.would_limit.is_empty() {
+            for counters in std::iter::once(whole).chain(request.tenant.map(|(_, counters)| counters)) {
+                counters.limited(request.limited, request.would_limit);
+            }
+        }
         self.node.request(request);
         let now_ms = self.clock.unix_ms();
         if let Some(host) = request.host.filter(|_| request.unknown_host) {
@@ -306,6 +321,16 @@ impl Observe {
     /// The latest of them in the form of a report.
     pub(crate) fn reported_attempts(&self) -> Vec<feed::CrossTenantAttempt> {
         self.crossings.latest().into_iter().take(feed::CrossTenantAttempt::MOST).map(Into::into).collect()
+    }
+
+    /// A quota has reached a level for the first time in its period here.
+    pub(crate) fn quota_reached(&self, event: QuotaEvent) {
+        self.quota_events.add(event);
+    }
+
+    /// The latest of them, the last first.
+    pub(crate) fn quota_events(&self) -> Vec<QuotaEvent> {
+        self.quota_events.latest()
     }
 
     /// A token that says it is of this issuer names a key that the issuer's table entry does not have.

@@ -60,6 +60,8 @@ pub(crate) fn request(node: &Node, n: u32, status: u16) {
             total: Duration::from_millis(7),
         },
         mismatch: (n == 0).then_some(Mismatch::Sni),
+        limited: None,
+        would_limit: Default::default(),
         unknown_host: n == 0,
     });
 }

@@ -112,7 +112,8 @@ impl Given {
         objects.push(tenant("greenhill", json!({})));
         objects.push(tenant("riverside", json!({})));
         objects.extend(self.more);
-        let live = NodeLive::default();
+        let limiter = Arc::<schoolgate_proxy::limit::Limiter>::default();
+        let live = NodeLive::new(Default::default(), limiter.clone());
         let snapshot = Snapshot { revision: Revision(1), objects };
         let table = RoutingTable::from_snapshot(&snapshot, &live, None).unwrap();
         let table: SharedTable = Arc::new(ArcSwap::from_pointee(table));
@@ -145,6 +146,7 @@ impl Given {
             certificates: certificates.clone(),
             trusted_hops: Vec::new(),
             limits,
+            limiter,
         });
         let conf = Arc::new(ServerConf::default());
         let edge = Edge::start(EdgeOptions {

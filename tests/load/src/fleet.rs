@@ -153,6 +153,8 @@ fn make(size: Size, keeper: &Keeper) -> anyhow::Result<Snapshot> {
         id: "load".parse()?,
         name: "Load".to_owned(),
         limits: limits(),
+        mode: Default::default(),
+        weight: Default::default(),
         pool_kind: PoolKindRule::Any,
         features: vec!["advanced_reporting".to_owned()],
     };
@@ -176,6 +178,8 @@ fn make(size: Size, keeper: &Keeper) -> anyhow::Result<Snapshot> {
             features: Default::default(),
             contacts: Default::default(),
             labels: Default::default(),
+            time_zone: None,
+            overrides: Default::default(),
             region: None,
             retention_days: None,
         }));

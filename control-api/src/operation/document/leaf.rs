@@ -1,6 +1,6 @@
 //! Reading what has no members of its own: text, numbers, lists, names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use schoolgate_config::model::{
     BackendAddress, BackendId, BackendState, Balance, Color, DomainName, FrameOptions, Isolation, IssuerId, Jwks,
-    KeyUrl, PlanId, PoolId, PoolKind, PoolKindRule, ProbeKind, QuotaMode, ReferrerPolicy, Slug, SubscriptionStatus,
-    TenantId, TokenAlgorithm, Weight,
+    KeyUrl, Lane, LimitMode, LimitName, PlanId, PoolId, PoolKind, PoolKindRule, ProbeKind, QuotaMode, ReferrerPolicy,
+    RequestClass, Slug, SubscriptionStatus, TenantId, TimeZone, Timestamp, TokenAlgorithm, Weight,
 };
 
 use super::{Errors, Place, Readable, kind_of};
@@ -150,6 +150,12 @@ impl<T: Readable> Readable for BTreeMap<String, T> {
     }
 }
 
+impl<T: Readable + Ord> Readable for BTreeSet<T> {
+    fn read(value: &Value, at: &Place, errors: &mut Errors) -> Option<Self> {
+        Vec::<T>::read(value, at, errors).map(|elements| elements.into_iter().collect())
+    }
+}
+
 impl<T: Readable> Readable for Box<T> {
     fn read(value: &Value, at: &Place, errors: &mut Errors) -> Option<Self> {
         T::read(value, at, errors).map(Self::new)
@@ -187,6 +193,7 @@ macro_rules! parsed {
     )*};
 }
 parsed!(Slug, PlanId, PoolId, TenantId, BackendId, DomainName, Color, BackendAddress, IssuerId, KeyUrl);
+parsed!(LimitName, TimeZone, Timestamp);
 
 /// As the issuer publishes it; what is no public key of a kind that we take is told.
 impl Readable for Jwks {
@@ -224,7 +231,10 @@ chosen!(
     ProbeKind,
     Balance,
     BackendState,
-    TokenAlgorithm
+    TokenAlgorithm,
+    LimitMode,
+    RequestClass,
+    Lane
 );
 
 impl Readable for Weight {

@@ -16,12 +16,17 @@ readable!(Limits {
     users,
     storage_bytes,
     requests_per_day,
+    bytes_per_month,
     requests_per_minute,
     burst,
+    requests_per_minute_per_client,
+    classes = Default::default(),
     in_flight,
     websockets,
     custom_domains,
     body_bytes,
+    upload_bytes,
+    shadow = Default::default(),
 });
 readable!(HealthCheckForm {
     kind = ProbeKind::Http,
@@ -55,6 +60,9 @@ readable!(RouteAction {
     requires_feature,
     body_bytes,
     timeout_ms,
+    class,
+    rate_class,
+    lane,
     maintenance = false,
 });
 readable!(Rewrite { prefix });
