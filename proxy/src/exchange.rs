@@ -12,6 +12,7 @@ use crate::admit::client_addr::Client;
 use crate::admit::gate::Head;
 use crate::admit::limits::{BodyMeter, LeastRate};
 use crate::balance::InFlight;
+use crate::balance::queue::{Slot, Turn};
 use crate::fault::Fault;
 use crate::forward::request_id::RequestId;
 use crate::limit::{Limited, Passed};
@@ -43,6 +44,10 @@ pub struct Exchange {
     pub(crate) permit: Option<TenantPermit>,
     /// What it holds of its tenant's limits, and what they said. Set by `request_filter`.
     pub(crate) passed: Option<Passed>,
+    /// Its place in its pool. Set by `request_filter`.
+    pub(crate) slot: Option<Slot>,
+    /// Its pool is full: whose turn it waits for. Set, and waited for, by `request_filter`.
+    pub(crate) turn: Option<Turn>,
     /// What a refused client is told. Set by `request_filter`.
     pub(crate) limited: Option<Box<Limited>>,
     /// What its body would be refused for, were that not in shadow. Set by `request_filter`.
@@ -130,6 +135,8 @@ impl Exchange {
             revision: Revision::NONE,
             permit: None,
             passed: None,
+            slot: None,
+            turn: None,
             limited: None,
             body_shadow: u64::MAX,
             body: BodyMeter::new(u64::MAX, LeastRate::NONE, began),

@@ -58,6 +58,8 @@ pub enum Fault {
     QuotaExceeded,
     /// The tenant has too much in progress.
     ConcurrencyLimited,
+    /// The pool has as much in flight as it bears, and waiting did not help.
+    PoolBusy,
     /// No backend of the pool takes requests.
     NoBackend,
     /// The backend took longer than its timeouts.
@@ -81,7 +83,7 @@ pub struct Row {
 
 impl Fault {
     /// Every fault, for metrics and tests.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::BadRequest,
         Self::NoIdentifier,
         Self::MissingToken,
@@ -106,6 +108,7 @@ impl Fault {
         Self::RateLimited,
         Self::QuotaExceeded,
         Self::ConcurrencyLimited,
+        Self::PoolBusy,
         Self::NoBackend,
         Self::UpstreamTimeout,
     ];
@@ -196,6 +199,16 @@ impl Fault {
                 "Too Many Requests",
                 "There are too many requests at the same time; wait a little.",
             ),
+            Self::PoolBusy => later(
+                row(
+                    503,
+                    "POOL_BUSY",
+                    "Service Unavailable",
+                    "The school's platform is very busy; try again in a moment.",
+                ),
+                // A quarter of a second was waited already; who comes a second later finds another queue.
+                1,
+            ),
             Self::NoBackend => later(
                 row(503, "NO_BACKEND", "Service Unavailable", "The school's platform is not available right now."),
                 // Two rounds of health checks at their default second, and a little.
@@ -224,6 +237,7 @@ impl Fault {
             Self::QuotaExceeded => Some(Layer::Quota),
             Self::ConcurrencyLimited => Some(Layer::Concurrency),
             Self::BodyTooLarge => Some(Layer::Body),
+            Self::PoolBusy => Some(Layer::Queue),
             _ => None,
         }
     }

@@ -17,7 +17,7 @@ use schoolgate_config::time::{Clock, SystemClock};
 use crate::balance::LivePool;
 use crate::forward::context::Contexts;
 use crate::forward::security::Prepared;
-use crate::limit::{Enforced, Limiter, TenantLimits, Today};
+use crate::limit::{Enforced, Kind, Limiter, TenantLimits, Today};
 use crate::observe::{BackendView, Counted, Observe, PoolCounters, TenantCounters};
 
 /// Makes the live parts of a proxy's tables; one for all tables of a node.
@@ -173,6 +173,21 @@ impl Counted for NodeLive {
 
     fn pool_counters(pool: &LivePool) -> &PoolCounters {
         &pool.counters
+    }
+
+    fn quotas_used(tenant: &TenantLive, now_ms: i64) -> Vec<(&'static str, f64)> {
+        let kept = tenant.enforced.load();
+        let quotas = kept.iter().flat_map(|enforced| enforced.quotas());
+        let calendar = tenant.today.at(now_ms);
+        quotas.map(|(quota, value)| (quota.as_str(), tenant.limits.used_ratio(quota, &calendar, value))).collect()
+    }
+
+    fn websockets(tenant: &TenantLive) -> u32 {
+        tenant.limits.in_progress(Kind::WebSocket)
+    }
+
+    fn waiting(pool: &LivePool) -> u32 {
+        pool.queue.depth()
     }
 
     fn backends(_: &Pool, pool: &LivePool) -> Vec<BackendView> {

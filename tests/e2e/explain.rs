@@ -88,7 +88,7 @@ async fn a_past_revision_decides_as_it_did() {
         site.api().post("explain", json!({"request": {"host": "ash.localhost"}, "at_revision": at})).await
     };
     let before = explain(Value::Null).await.expect(200);
-    assert_eq!((&before["outcome"]["action"], &before["would_have"]["plan"]), (&json!("forward"), &json!("basic")));
+    assert_eq!((&before["outcome"]["action"], &before["would_have"]["plan"]), (&json!("forward"), &json!("custom")));
     site.api().post("tenants/slug:ash/suspend?wait=applied", json!({"reason": "a test"})).await.expect(200);
     site.api().patch("tenants/slug:ash?wait=applied", json!({"plan": "standard"})).await.expect(200);
     let now = explain(Value::Null).await.expect(200);

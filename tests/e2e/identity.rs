@@ -129,7 +129,7 @@ async fn identity_is_never_taken_from_the_client() {
     assert_eq!(seen.header_all("x-tenant-id"), [tenant["id"].as_str().expect("an id")]);
     assert_eq!(seen.header_all("x-tenant-slug"), ["ash"]);
     assert_eq!(seen.header_all("x-subdomain"), ["ash"]);
-    assert_eq!(seen.header_all("x-tenant-plan"), ["basic"]);
+    assert_eq!(seen.header_all("x-tenant-plan"), ["custom"]);
     assert_eq!(seen.header_all("x-tenant-context").len(), 1);
     assert_ne!(seen.header("x-tenant-context"), Some("forged"));
     assert!(seen.header("x_tenant_id").is_none() && seen.header("x-debug").is_none());

@@ -53,6 +53,6 @@ async fn pool(api: &Api, id: &str, origins: &[&Origin]) {
 
 /// Makes a school on a pool and waits until every proxy serves it.
 async fn school(api: &Api, slug: &str, pool: &str) -> serde_json::Value {
-    let body = json!({"slug": slug, "name": format!("{slug} school"), "plan": "basic", "pool": pool});
+    let body = json!({"slug": slug, "name": format!("{slug} school"), "plan": "custom", "pool": pool});
     api.post("tenants?wait=applied", body).await.expect(201)
 }

@@ -50,6 +50,8 @@ pub(crate) fn pool(id: &str) -> Pool {
         ejection: Ejection::default(),
         timeouts: PoolTimeouts::default(),
         retry: Retry::default(),
+        max_in_flight: None,
+        queue: Default::default(),
     }
 }
 

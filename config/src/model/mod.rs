@@ -32,7 +32,7 @@ pub use name::{DomainName, DomainNameError, RESERVED_LABELS, Slug, SlugError};
 pub use plan::{LimitMode, Limits, Plan, PoolKindRule, Quota, QuotaMode};
 pub use pool::{
     Backend, BackendAddress, BackendAddressError, BackendState, Balance, Ejection, HealthCheck, HealthCheckForm, Pool,
-    PoolKind, PoolTimeouts, Probe, ProbeKind, Retry, Weight,
+    PoolKind, PoolTimeouts, Probe, ProbeKind, QueueRules, Retry, Weight,
 };
 pub use route::{HeaderMatch, Lane, Redirect, RequestClass, Rewrite, Route, RouteAction, RouteMatch};
 pub use security::{FrameOptions, ReferrerPolicy, Security};

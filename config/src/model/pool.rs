@@ -39,6 +39,12 @@ pub struct Pool {
     /// What may be tried again.
     #[serde(default)]
     pub retry: Retry,
+    /// Requests at its backends at the same time, per proxy; absent: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+    /// How requests wait when there are as many.
+    #[serde(default, skip_serializing_if = "QueueRules::is_default")]
+    pub queue: QueueRules,
 }
 
 /// Whether many tenants live on a pool.
@@ -306,6 +312,45 @@ impl From<HealthCheck> for HealthCheckForm {
             Probe::Tcp => (ProbeKind::Tcp, None, None),
         };
         Self { kind, path, interval_ms, timeout_ms, healthy_after, unhealthy_after, expect }
+    }
+}
+
+/// How requests wait for a pool that has as many in flight as it bears: in turn by tenant, weighted by plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueRules {
+    /// Milliseconds that a request waits at most; then it is answered 503 `POOL_BUSY`.
+    pub wait_ms: u64,
+    /// Requests that wait at most. Of more, those of the tenant with the most waiting for its weight are refused.
+    pub length: u32,
+    /// Requests in flight beside `max_in_flight` that are for `priority_paths` and routes with `lane: priority`.
+    pub priority_in_flight: u32,
+    /// Paths that have this lane: each takes itself and what is below it.
+    pub priority_paths: Vec<String>,
+}
+
+impl QueueRules {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a path has the priority lane.
+    pub fn is_priority(&self, path: &str) -> bool {
+        let takes = |prefix: &str| {
+            path.strip_prefix(prefix)
+                .is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
+        };
+        self.priority_paths.iter().any(|prefix| takes(prefix))
+    }
+}
+impl Default for QueueRules {
+    fn default() -> Self {
+        Self {
+            wait_ms: 250,
+            length: 1_000,
+            priority_in_flight: 4,
+            priority_paths: ["/healthz", "/readyz", "/login", "/api/login", "/api/auth/"].map(str::to_owned).into(),
+        }
     }
 }
 

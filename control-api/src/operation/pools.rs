@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use schoolgate_config::model::{
     Backend, BackendAddress, BackendId, BackendState, Balance, Ejection, HealthCheck, HealthCheckForm, Pool, PoolId,
-    PoolKind, PoolTimeouts, ProbeKind, Retry, Weight,
+    PoolKind, PoolTimeouts, ProbeKind, QueueRules, Retry, Weight,
 };
 use schoolgate_config::table::RoutingTable;
 use schoolgate_store::Stored;
@@ -43,6 +43,11 @@ pub(crate) struct PoolInput {
     /// What may be tried again.
     #[serde(default)]
     retry: Retry,
+    /// Requests at its backends at the same time, per proxy; absent: any number.
+    max_in_flight: Option<u32>,
+    /// How requests wait when there are as many.
+    #[serde(default)]
+    queue: QueueRules,
 }
 readable!(PoolInput {
     id,
@@ -53,6 +58,8 @@ readable!(PoolInput {
     ejection = Ejection::default(),
     timeouts = PoolTimeouts::default(),
     retry = Retry::default(),
+    max_in_flight,
+    queue = QueueRules::default(),
 });
 
 /// What of a backend an operator sets.
@@ -135,6 +142,8 @@ impl Resource for Pool {
             ejection: input.ejection,
             timeouts: input.timeouts,
             retry: input.retry,
+            max_in_flight: input.max_in_flight,
+            queue: input.queue,
         }
     }
 
@@ -157,6 +166,11 @@ impl Resource for Pool {
 const HOUR_MS: u64 = 3_600_000;
 
 fn check_ranges(input: &PoolInput, errors: &mut Errors) {
+    for (i, path) in input.queue.priority_paths.iter().enumerate() {
+        if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic()) {
+            errors.add_at(&format!("/queue/priority_paths/{i}"), "invalid", "expected a path such as /login");
+        }
+    }
     let mut within = |pointer: &str, found: u64, least: u64, most: u64| {
         if !(least..=most).contains(&found) {
             errors.add_at(pointer, "out_of_range", format!("expected {least} to {most}"));
@@ -174,6 +188,13 @@ fn check_ranges(input: &PoolInput, errors: &mut Errors) {
     within("/retry/budget_percent", input.retry.budget_percent.into(), 0, 100);
     within("/ejection/max_percent", input.ejection.max_percent.into(), 0, 100);
     within("/ejection/base_ms", input.ejection.base_ms, 1, HOUR_MS);
+    within("/queue/wait_ms", input.queue.wait_ms, 0, 60_000);
+    // Each that waits holds a connection and some kilobytes.
+    within("/queue/length", input.queue.length.into(), 0, 100_000);
+    within("/queue/priority_in_flight", input.queue.priority_in_flight.into(), 0, 1_000);
+    if let Some(most) = input.max_in_flight {
+        within("/max_in_flight", most.into(), 1, 1_000_000);
+    }
     let Some(check) = &input.health_check else { return };
     // Ten checks a second of every backend from every node is already a load of its own.
     within("/health_check/interval_ms", check.interval_ms, 100, HOUR_MS);

@@ -4,6 +4,7 @@ pub mod health;
 mod outlier;
 mod pick;
 mod pool;
+pub(crate) mod queue;
 pub(crate) mod retry;
 
 pub(crate) use pick::NoBackend;

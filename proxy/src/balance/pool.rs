@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use schoolgate_config::model::{Backend, BackendAddress, BackendId, BackendState, Pool, PoolId};
 
+use super::queue::FairQueue;
 use super::retry::Budget;
 use crate::observe::{BackendCondition, BackendCounters, BackendView, PoolCounters};
 
@@ -20,6 +21,7 @@ pub struct LivePool {
     /// Every request of round robin takes the next number.
     pub(super) turn: AtomicUsize,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) queue: Arc<FairQueue>,
     /// Counts, handed on from version to version.
     pub counters: Arc<PoolCounters>,
 }
@@ -43,6 +45,7 @@ impl LivePool {
             members: Self::members_of(pool, &[]),
             turn: AtomicUsize::new(0),
             budget: Arc::default(),
+            queue: Arc::default(),
             counters: Arc::default(),
         }
     }
@@ -54,6 +57,7 @@ impl LivePool {
             members: Self::members_of(pool, &before.members),
             turn: AtomicUsize::new(before.turn.load(Ordering::Relaxed)),
             budget: before.budget.clone(),
+            queue: before.queue.clone(),
             counters: before.counters.clone(),
         }
     }
@@ -257,6 +261,8 @@ pub(super) mod tests {
             ejection: Default::default(),
             timeouts: Default::default(),
             retry: Default::default(),
+            max_in_flight: None,
+            queue: Default::default(),
         }
     }
 

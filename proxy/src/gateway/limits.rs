@@ -2,13 +2,17 @@
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
+use pingora_core::protocols::http::ServerSession;
+use pingora_error::{Error, ErrorType};
 use schoolgate_config::feed::QuotaEvent;
-use schoolgate_config::model::{LimitMode, RequestClass, Route, Tenant};
+use schoolgate_config::model::{Lane, LimitMode, Pool, RequestClass, Route, Tenant};
 use schoolgate_config::table::TenantEntry;
 
-use super::{Gateway, Refused};
+use super::{Admitted, Gateway, Refused};
+use crate::balance::queue::{Busy, Turn};
 use crate::exchange::Exchange;
-use crate::limit::{Ask, Counts, Enforced, Kind, Layer, Layers, Level, QuotaKind, Reached, Rule};
+use crate::fault::Fault;
+use crate::limit::{Ask, Counts, Enforced, Kind, Layer, Layers, Level, Reached, Rule};
 use crate::live::NodeLive;
 
 impl Gateway {
@@ -54,6 +58,42 @@ impl Gateway {
         }
     }
 
+    /// A request waits for its turn in a pool that is full. Its client may go away meanwhile.
+    pub(super) async fn wait_for_turn(
+        &self,
+        session: &mut ServerSession,
+        exchange: &mut Exchange,
+        turn: Turn,
+    ) -> Result<Result<Admitted, Refused>, Box<Error>> {
+        let Some(pool) = exchange.target.as_ref().map(|target| target.pool.clone()) else {
+            return Ok(Err(Fault::Internal.into()));
+        };
+        let began = exchange.elapsed();
+        let waiting = pool.live.queue.wait(&pool.pool.queue, turn);
+        let waited = if session.is_body_done() {
+            tokio::select! {
+                biased;
+                waited = waiting => waited,
+                _ = session.read_body_or_idle(true) => {
+                    return Err(Error::new_down(ErrorType::ConnectionClosed));
+                }
+            }
+        } else {
+            // To listen to its client would be to read its body.
+            waiting.await
+        };
+        pool.live.counters.waited(exchange.elapsed().saturating_sub(began));
+        match waited {
+            Ok(slot) => exchange.slot = Some(slot),
+            Err(Busy) => {
+                self.forget(exchange);
+                exchange.passed = None;
+                return Ok(Err(Fault::PoolBusy.into()));
+            }
+        }
+        Ok(self.guard(|| self.forward(session, exchange)).unwrap_or_else(|fault| Err(fault.into())))
+    }
+
     /// A request that was let in begins again on another way: what it used up is given back.
     pub(crate) fn forget(&self, exchange: &Exchange) {
         if let (Some(passed), Some(tenant)) = (&exchange.passed, &exchange.tenant) {
@@ -70,11 +110,19 @@ impl Gateway {
     }
 }
 
+/// Whose turn a request takes in the queue of a pool that is full.
+pub(super) fn turn(tenant: &TenantEntry<NodeLive>, pool: &Pool, route: Option<&Route>, path: &str) -> Turn {
+    let lane = route.and_then(|route| route.action.lane);
+    let of_path = || if pool.queue.is_priority(path) { Lane::Priority } else { Lane::Fair };
+    Turn { tenant: tenant.live.number, weight: tenant.plan.weight, lane: lane.unwrap_or_else(of_path) }
+}
+
 /// The final answer has begun: a WebSocket is no request in progress any more, and what is none never becomes one.
 pub(super) fn answered(status: StatusCode, exchange: &mut Exchange) {
     if let Some(passed) = &mut exchange.passed {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             passed.request = None;
+            exchange.slot = None;
         } else {
             passed.websocket = None;
         }
@@ -122,11 +170,7 @@ fn event(tenant: &Tenant, reached: &Reached, at_ms: i64) -> QuotaEvent {
         at_ms,
         tenant: tenant.id,
         tenant_slug: tenant.slug.clone(),
-        quota: match reached.quota {
-            QuotaKind::Requests => "requests_per_day",
-            QuotaKind::Bytes => "bytes_per_month",
-        }
-        .to_owned(),
+        quota: reached.quota.as_str().to_owned(),
         used: reached.used,
         limit: reached.value,
         period_starts_ms: reached.period.starts_ms,

@@ -134,7 +134,11 @@ impl Gateway {
     /// # Errors
     /// The client is gone.
     pub(crate) async fn receive(&self, session: &mut ServerSession, exchange: &mut Exchange) -> Result<bool> {
-        let admitted = self.guard(|| self.admit(session, exchange)).unwrap_or_else(|fault| Err(fault.into()));
+        let mut admitted = self.guard(|| self.admit(session, exchange)).unwrap_or_else(|fault| Err(fault.into()));
+        if let (Ok(Admitted::Forward), Some(turn)) = (&admitted, exchange.turn.take()) {
+            // In a box: what it needs would be memory of every exchange.
+            admitted = Box::pin(self.wait_for_turn(session, exchange, turn)).await?;
+        }
         let (answer, keep) = match admitted {
             Ok(Admitted::Forward) => return Ok(false),
             Ok(Admitted::Answer(answer)) => (answer, true),
@@ -253,7 +257,19 @@ impl Gateway {
         exchange.body.announced(exchange.head.content_length)?;
         self.limit(&tenant, &held, route.as_deref(), exchange)?;
         pool.live.budget.earn(pool.pool.retry.budget_percent);
+        let entered = pool.live.queue.enter(&pool.pool);
+        let turn = entered.is_err().then(|| limits::turn(&tenant, &pool.pool, route.as_deref(), facts.path));
         exchange.target = Some(Target { pool, route, host, cut });
+        exchange.slot = entered.unwrap_or_default();
+        if turn.is_some() {
+            exchange.turn = turn;
+            return Ok(Admitted::Forward);
+        }
+        self.forward(session, exchange)
+    }
+
+    /// It goes to a backend, which is chosen.
+    fn forward(&self, session: &mut ServerSession, exchange: &mut Exchange) -> Result<Admitted, Refused> {
         choose(exchange, exchange.began_ms).map_err(|NoBackend| Fault::NoBackend)?;
         self.set_deadlines(session, exchange);
         Ok(Admitted::Forward)

@@ -6,8 +6,8 @@ use http::HeaderValue;
 use schoolgate_config::limits;
 use schoolgate_config::model::{LimitMode, LimitName, Limits, Plan, Quota, QuotaMode};
 
-use super::fields;
 use super::gcra::Rate;
+use super::{QuotaKind, fields};
 
 /// A limit, and whether it is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,12 @@ impl Enforced {
 
     pub(super) fn is_of(&self, plan: &Arc<Plan>) -> bool {
         Arc::ptr_eq(&self.plan, plan)
+    }
+
+    /// The quotas that there are.
+    pub(crate) fn quotas(&self) -> impl Iterator<Item = (QuotaKind, u64)> {
+        let of = |kind, rule: Option<Rule<Quota>>| rule.map(|rule| (kind, rule.limit.value));
+        [of(QuotaKind::Requests, self.requests), of(QuotaKind::Bytes, self.bytes)].into_iter().flatten()
     }
 
     /// The rate of a class of requests.

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use schoolgate_config::calendar::Calendar;
 use schoolgate_config::limits;
 use schoolgate_config::model::{Limits, Plan, PlanId, Tenant};
 
@@ -59,6 +60,16 @@ pub enum QuotaKind {
     Requests,
     /// Bytes of a month.
     Bytes,
+}
+
+impl QuotaKind {
+    /// The limit by its name in a plan.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests_per_day",
+            Self::Bytes => "bytes_per_month",
+        }
+    }
 }
 
 /// How often a tenant's rate was asked since this process began; both wrap around.
@@ -109,6 +120,16 @@ impl TenantLimits {
     /// How much of a quota is used in a period, here and elsewhere.
     pub fn used(&self, quota: QuotaKind, period: u16) -> u64 {
         self.counter(quota).used(&self.turning, period)
+    }
+
+    /// How much of a quota of `value` is used in its current period; 1 is all of it.
+    #[expect(clippy::cast_precision_loss, reason = "a ratio to look at")]
+    pub(crate) fn used_ratio(&self, quota: QuotaKind, calendar: &Calendar, value: u64) -> f64 {
+        let period = match quota {
+            QuotaKind::Requests => calendar.day,
+            QuotaKind::Bytes => calendar.month,
+        };
+        self.used(quota, period.number) as f64 / value.max(1) as f64
     }
 
     /// How many are in progress.

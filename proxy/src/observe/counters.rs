@@ -84,6 +84,9 @@ pub(crate) const POOL_BOUNDS: [u64; 13] = [
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
 ];
 
+/// Upper bounds of the buckets of waits in a pool's queue, microseconds.
+pub(crate) const WAIT_BOUNDS: [u64; 7] = [1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000];
+
 /// In which bucket a duration falls; the last one has no bound.
 fn bucket(bounds: &[u64], micros: u64) -> usize {
     bounds.iter().position(|bound| micros <= *bound).unwrap_or(bounds.len())
@@ -152,11 +155,13 @@ pub(crate) mod tenant_row {
 
 /// Where things are in a pool's row.
 pub(crate) mod pool_row {
-    use super::POOL_BOUNDS;
+    use super::{POOL_BOUNDS, WAIT_BOUNDS};
 
     pub(crate) const SUM: usize = POOL_BOUNDS.len() + 1;
     pub(crate) const RETRIES: usize = SUM + 1;
-    pub(crate) const WIDTH: usize = RETRIES + 1;
+    pub(crate) const WAITS: usize = RETRIES + 1;
+    pub(crate) const WAITS_SUM: usize = WAITS + WAIT_BOUNDS.len() + 1;
+    pub(crate) const WIDTH: usize = WAITS_SUM + 1;
 }
 
 /// What is counted for one tenant.
@@ -223,6 +228,13 @@ pub struct PoolCounters {
 impl PoolCounters {
     pub(super) fn retried(&self) {
         self.row.add(pool_row::RETRIES, 1);
+    }
+
+    /// A request waited so long for its turn, and came in or not.
+    pub(crate) fn waited(&self, time: Duration) {
+        let micros = micros(time);
+        self.row.add(pool_row::WAITS + bucket(&WAIT_BOUNDS, micros), 1);
+        self.row.add(pool_row::WAITS_SUM, micros);
     }
 
     /// Requests forwarded to this pool that ended.

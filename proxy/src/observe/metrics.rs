@@ -14,7 +14,9 @@ use schoolgate_config::time::Clock;
 use tokio::time::Instant;
 
 use super::busiest::{Busiest, Candidate};
-use super::counters::{CODE_CELLS, Mismatch, POOL_BOUNDS, TENANT_BOUNDS, code_label, pool_row, tenant_row};
+use super::counters::{
+    CODE_CELLS, Mismatch, POOL_BOUNDS, TENANT_BOUNDS, WAIT_BOUNDS, code_label, pool_row, tenant_row,
+};
 use super::{BackendCondition, BackendView, Counted, Observe};
 use crate::limit::Layer;
 use crate::tls::Keyring;
@@ -119,6 +121,7 @@ impl<L: Counted> Metrics<L> {
         places.rank(&candidates, Instant::now(), row);
 
         let mut shown: Vec<Shown<{ tenant_row::WIDTH }>> = Vec::new();
+        let (mut quotas, mut websockets, now_ms) = (Vec::new(), Vec::new(), self.clock.unix_ms());
         let mut owned = [0; tenant_row::WIDTH];
         for id in places.keys() {
             let Some(entry) = table.tenant(&id) else { continue };
@@ -128,6 +131,13 @@ impl<L: Counted> Metrics<L> {
             let in_flight = counters.in_flight();
             in_flight_of_others = in_flight_of_others.saturating_sub(in_flight);
             let name = entry.tenant.slug.as_str().to_owned();
+            for (quota, used) in L::quotas_used(&entry.live, now_ms) {
+                quotas.push((name.clone(), quota, used));
+            }
+            let open = L::websockets(&entry.live);
+            if open > 0 {
+                websockets.push((name.clone(), open));
+            }
             shown.push(Shown { name, pool: entry.tenant.pool.as_str().to_owned(), row, in_flight });
         }
         shown.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -139,6 +149,18 @@ impl<L: Counted> Metrics<L> {
         let nobody = self.observe.node.nobody.row.read();
         shown.push(Shown { name: NONE.to_owned(), pool: NONE.to_owned(), row: nobody, in_flight: 0 });
         write_tenant_families(&shown, out);
+        quotas.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        websockets.sort_unstable();
+        let mut family =
+            Family::gauge("schoolgate_quota_used_ratio", "How much of a quota is used in its period; 1 is all of it.")
+                .start(out);
+        for (name, quota, used) in &quotas {
+            family.line(&[("tenant", name), ("quota", quota)], format_args!("{used:.6}"));
+        }
+        let mut family = Family::gauge("schoolgate_websockets", "WebSockets open.").start(out);
+        for (name, open) in &websockets {
+            family.line(&[("tenant", name)], open);
+        }
     }
 
     fn write_pools(
@@ -162,6 +184,7 @@ impl<L: Counted> Metrics<L> {
 
         let mut shown: Vec<Shown<{ pool_row::WIDTH }>> = Vec::new();
         let mut backends: Vec<(String, BackendView)> = Vec::new();
+        let mut waiting: Vec<(String, u32)> = Vec::new();
         let mut owned = [0; pool_row::WIDTH];
         let mut ids = places.keys();
         ids.sort_unstable();
@@ -176,12 +199,18 @@ impl<L: Counted> Metrics<L> {
                     backends.push((name.clone(), backend));
                 }
             }
+            waiting.push((name.clone(), L::waiting(&entry.live)));
             shown.push(Shown { pool: name.clone(), name, row, in_flight: 0 });
         }
         if let Some(row) = places.other(self.observe.node.pools.row.read(), owned) {
             shown.push(Shown { name: OTHER.to_owned(), pool: OTHER.to_owned(), row, in_flight: 0 });
         }
         write_pool_families(&shown, out);
+        let mut family =
+            Family::gauge("schoolgate_queue_waiting", "Requests that wait for a pool that is full.").start(out);
+        for (name, waiting) in &waiting {
+            family.line(&[("pool", name)], waiting);
+        }
         write_backend_families(&backends, out);
     }
 
@@ -320,6 +349,17 @@ fn write_pool_families(shown: &[Shown<{ pool_row::WIDTH }>], out: &mut String) {
     let mut family = Family::counter("schoolgate_retries_total", "Requests tried again on another backend.").start(out);
     for Shown { name, row, .. } in shown {
         family.line(&[("pool", name)], row[pool_row::RETRIES]);
+    }
+    let mut family = Family::histogram(
+        "schoolgate_queue_wait_seconds",
+        "Time that requests waited for a pool that was full, whether they came in or not.",
+    )
+    .start(out);
+    for Shown { name, row, .. } in shown {
+        let waits = &row[pool_row::WAITS..pool_row::WAITS_SUM];
+        if waits.iter().any(|count| *count > 0) {
+            family.buckets(&[("pool", name)], &WAIT_BOUNDS, waits, row[pool_row::WAITS_SUM]);
+        }
     }
 }
 

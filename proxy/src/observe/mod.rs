@@ -176,6 +176,12 @@ pub trait Counted: Live {
     fn tenant_counters(tenant: &Self::Tenant) -> &TenantCounters;
     /// The counters beside a pool.
     fn pool_counters(pool: &Self::Pool) -> &PoolCounters;
+    /// How much of its quotas a tenant has used at `now_ms` (milliseconds since 1970), 1 being all of it.
+    fn quotas_used(tenant: &Self::Tenant, now_ms: i64) -> Vec<(&'static str, f64)>;
+    /// WebSockets of a tenant now.
+    fn websockets(tenant: &Self::Tenant) -> u32;
+    /// Requests that wait for a pool now.
+    fn waiting(pool: &Self::Pool) -> u32;
     /// The backends of a pool, in its order.
     fn backends(definition: &Pool, pool: &Self::Pool) -> Vec<BackendView>;
 }

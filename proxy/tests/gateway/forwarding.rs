@@ -35,7 +35,7 @@ async fn identity_comes_from_us_whatever_the_client_sends() {
                 ("x-tenant-id", "tnt_01ARZ3NDEKTSV4RRFFQ69G5FAV"),
                 ("x-tenant-slug", "greenhill"),
                 ("x-subdomain", "greenhill"),
-                ("x-tenant-plan", "basic"),
+                ("x-tenant-plan", "custom"),
                 ("x-tenant-features", ""),
                 ("x-forwarded-for", "127.0.0.1"),
                 ("x-forwarded-proto", "https"),

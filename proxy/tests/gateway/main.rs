@@ -9,6 +9,7 @@ mod certificates;
 mod forwarding;
 mod hostile;
 mod identity;
+mod limits;
 mod shared_host;
 mod site;
 mod upgrades;

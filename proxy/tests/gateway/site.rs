@@ -75,7 +75,7 @@ where
 pub(crate) fn tenant(slug: &str, change: Value) -> Object {
     let ulid = format!("tnt_01ARZ3NDEKTSV4RRFFQ69{}", if slug == "greenhill" { "G5FAV" } else { "G5FAW" });
     let mut value = json!({
-        "id": ulid, "slug": slug, "name": slug, "state": "active", "plan": "basic", "pool": "shared",
+        "id": ulid, "slug": slug, "name": slug, "state": "active", "plan": "custom", "pool": "shared",
         "theme": {"primary_color": "#1f6f43"},
     });
     value.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());

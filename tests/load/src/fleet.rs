@@ -130,6 +130,8 @@ fn pool(backend: SocketAddr) -> anyhow::Result<Pool> {
         ejection: Default::default(),
         timeouts: Default::default(),
         retry: Default::default(),
+        max_in_flight: None,
+        queue: Default::default(),
     })
 }
 

@@ -1,8 +1,8 @@
 //! Reading the parts of the model, with the bounds of their values.
 
 use schoolgate_config::model::{
-    Ejection, HeaderMatch, HealthCheckForm, Limits, PoolTimeouts, ProbeKind, Profile, Quota, Redirect, Retry, Rewrite,
-    RouteAction, RouteMatch, Security, Subscription, Theme,
+    Ejection, HeaderMatch, HealthCheckForm, Limits, PoolTimeouts, ProbeKind, Profile, QueueRules, Quota, Redirect,
+    Retry, Rewrite, RouteAction, RouteMatch, Security, Subscription, Theme,
 };
 
 use super::readable;
@@ -49,6 +49,12 @@ readable!(PoolTimeouts {
     idle_ms = Self::default().idle_ms,
 });
 readable!(Retry { attempts = Self::default().attempts, budget_percent = Self::default().budget_percent });
+readable!(QueueRules {
+    wait_ms = Self::default().wait_ms,
+    length = Self::default().length,
+    priority_in_flight = Self::default().priority_in_flight,
+    priority_paths = Self::default().priority_paths,
+});
 readable!(RouteMatch { path_prefix, path_exact, methods = Vec::new(), headers = Vec::new() });
 readable!(HeaderMatch { name, value });
 readable!(RouteAction {
