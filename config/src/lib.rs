@@ -16,6 +16,8 @@
 pub mod calendar;
 pub mod context;
 pub mod feed;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod identity;
 pub mod limits;
 pub mod model;

@@ -73,10 +73,21 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
     flags: &[Overlay<'_>],
 ) -> Result<Settings, SettingsError> {
+    let read = |path: &Path| std::fs::read_to_string(path);
+    let text = file.map(|path| read(path).map_err(|source| SettingsError::Read { path: path.into(), source }));
+    let text = text.transpose()?;
+    load_text(file.zip(text.as_deref()), environment, flags)
+}
+
+/// [`load`], of a file that has been read.
+pub(crate) fn load_text(
+    file: Option<(&Path, &str)>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: &[Overlay<'_>],
+) -> Result<Settings, SettingsError> {
     let known = Value::try_from(Settings::default()).expect("the defaults are TOML");
     let mut merged = Table::new();
-    if let Some(path) = file {
-        let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read { path: path.into(), source })?;
+    if let Some((path, text)) = file {
         let table: Table = text.parse().map_err(|e: toml::de::Error| SettingsError::Syntax {
             path: path.into(),
             message: e.to_string().trim_end().to_owned(),

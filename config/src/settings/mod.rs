@@ -6,6 +6,8 @@
 mod load;
 mod sections;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use load::load_text;
 pub use load::{Overlay, SettingsError, load};
 pub use sections::{
     AccessLog, Acme, Caps, ContextKeys, Control, Data, Dns, Eab, EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy,
