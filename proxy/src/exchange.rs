@@ -18,6 +18,7 @@ use crate::forward::request_id::RequestId;
 use crate::limit::{Limited, Passed};
 use crate::live::{NodeLive, TenantPermit};
 use crate::observe::Mismatch;
+use crate::transport::Held;
 
 /// What is known of one request. Made by `new_ctx`, dropped when the request is over; its permits return then,
 /// whatever became of the request.
@@ -54,6 +55,10 @@ pub struct Exchange {
     pub(crate) body_shadow: u64,
     /// Bytes of its body. Counted by `request_body_filter`.
     pub(crate) body: BodyMeter,
+    /// What of its body may still wait for a backend. Set by `request_body_filter`.
+    pub(crate) upward: Option<Held>,
+    /// What of its answer may still wait for the client. Set by `response_body_filter`.
+    pub(crate) downward: Option<Held>,
     /// The attempt that runs, and those before it. Set by `request_filter` and `upstream_peer`.
     pub(crate) attempts: Attempts,
     /// Why the gateway answers itself. Set wherever that is decided.
@@ -140,6 +145,8 @@ impl Exchange {
             limited: None,
             body_shadow: u64::MAX,
             body: BodyMeter::new(u64::MAX, LeastRate::NONE, began),
+            upward: None,
+            downward: None,
             attempts: Attempts::default(),
             fault: None,
             mismatch: None,

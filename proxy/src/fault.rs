@@ -64,6 +64,8 @@ pub enum Fault {
     NoBackend,
     /// The backend took longer than its timeouts.
     UpstreamTimeout,
+    /// As much is held for clients as may be.
+    Overloaded,
 }
 
 /// What a fault looks like from outside.
@@ -83,7 +85,7 @@ pub struct Row {
 
 impl Fault {
     /// Every fault, for metrics and tests.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::NoIdentifier,
         Self::MissingToken,
@@ -111,6 +113,7 @@ impl Fault {
         Self::PoolBusy,
         Self::NoBackend,
         Self::UpstreamTimeout,
+        Self::Overloaded,
     ];
 
     /// What it looks like from outside.
@@ -212,6 +215,11 @@ impl Fault {
             Self::NoBackend => later(
                 row(503, "NO_BACKEND", "Service Unavailable", "The school's platform is not available right now."),
                 // Two rounds of health checks at their default second, and a little.
+                5,
+            ),
+            Self::Overloaded => later(
+                row(503, "OVERLOADED", "Service Unavailable", "Too much is going on right now; try again in a moment."),
+                // What is held is mostly given back within the deadlines for bodies and answers; half of it goes sooner.
                 5,
             ),
             Self::UpstreamTimeout => {

@@ -8,6 +8,8 @@ pub mod exchange;
 pub mod fault;
 pub mod feed;
 pub mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gateway;
 pub mod limit;
 pub mod live;

@@ -270,7 +270,8 @@ impl ProxyServer {
             flag: "--status",
             source,
         })?;
-        let edge = start_edge(&options, http.listen()?, https.listen()?, gateway, certificates, observe)?;
+        let edge = start_edge(&options, http.listen()?, https.listen()?, gateway, certificates, Arc::clone(&observe))?;
+        observe.watch(edge.budget());
         info!("listening: http {}, https {}, status {}", addresses.http, addresses.https, addresses.status);
 
         let stop = CancellationToken::new();

@@ -191,6 +191,10 @@ pub struct EdgeLimits {
     pub uri_bytes: u32,
     /// Header fields of a request.
     pub header_fields: u32,
+    /// Bytes of one header field, its name included.
+    pub field_bytes: u32,
+    /// Bytes held in all for clients that are slow to send or to read; above it new requests get 503.
+    pub buffered_bytes: u64,
     /// Bytes of a request body where neither plan nor route says otherwise.
     pub body_bytes: u64,
     /// Requests on one HTTP/1.1 connection before it is closed.
@@ -247,6 +251,8 @@ impl Default for EdgeLimits {
             head_bytes: 32 * 1024,
             uri_bytes: 8 * 1024,
             header_fields: 100,
+            field_bytes: 16 * 1024,
+            buffered_bytes: 256 << 20,
             body_bytes: 100 << 20,
             requests_h1: 1_000,
             requests_h2: 10_000,
@@ -277,6 +283,9 @@ impl EdgeLimits {
             ("head_bytes", u64::from(self.head_bytes), 1_024, 1 << 20),
             ("uri_bytes", u64::from(self.uri_bytes), 256, u64::from(self.head_bytes)),
             ("header_fields", u64::from(self.header_fields), 8, 256),
+            ("field_bytes", u64::from(self.field_bytes), 256, u64::from(self.head_bytes)),
+            // Less than what one connection may need would refuse everybody.
+            ("buffered_bytes", self.buffered_bytes, 128 << 10, 1 << 40),
             ("requests_h1", u64::from(self.requests_h1), 1, u64::from(u32::MAX)),
             ("requests_h2", u64::from(self.requests_h2), 1, u64::from(u32::MAX)),
             ("h2_streams", u64::from(self.h2_streams), 1, 1_000),

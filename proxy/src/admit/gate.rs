@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
 use crate::fault::Fault;
-use crate::forward::request::{is_ours, is_unwanted};
+use crate::forward::request::is_unwanted;
 
 /// Longest method: `PROPPATCH` has 9; no registered one has more than 17.
 const METHOD_LENGTH: usize = 32;
@@ -21,6 +21,8 @@ pub(crate) struct HeadLimits {
     pub(crate) target_bytes: usize,
     /// Header fields.
     pub(crate) fields: usize,
+    /// Bytes of one field, with its name.
+    pub(crate) field_bytes: usize,
     /// Bytes of an HTTP/2 header list (RFC 9113 section 6.5.2: 32 bytes are added for each field).
     pub(crate) list_bytes: usize,
 }
@@ -34,8 +36,10 @@ pub(crate) struct Head {
     pub(crate) chunked: bool,
     /// The client waits for `100 Continue`.
     pub(crate) expects_continue: bool,
-    /// The client wants to switch protocols.
+    /// The client wants to switch to WebSocket.
     pub(crate) upgrade: bool,
+    /// There is a wish for another protocol, which is forgotten.
+    pub(crate) ignored_upgrade: bool,
     /// There are fields that are not passed on: ours, or with `_` in their names.
     pub(crate) has_unwanted: bool,
     /// `Connection` names fields that are not passed on.
@@ -172,6 +176,10 @@ fn check_fields(request: &RequestHeader, h2: bool, limits: &HeadLimits, head: &m
     let (mut hosts, mut lengths, mut codings, mut cookies) = (0, 0, 0, 0);
     for (name, value) in headers {
         let bytes = value.as_bytes();
+        // As on the wire of HTTP/1.1: a colon and a space between.
+        if name.as_str().len() + 2 + bytes.len() > limits.field_bytes {
+            return Err(Fault::HeadersTooLarge);
+        }
         if bytes.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
             return Err(Fault::BadRequest);
         }
@@ -200,14 +208,17 @@ fn check_fields(request: &RequestHeader, h2: bool, limits: &HeadLimits, head: &m
             if h2 {
                 return Err(Fault::BadRequest);
             }
-            head.upgrade = true;
+            // A backend that took up `h2c` would be spoken to past all that is checked here.
+            let websocket = value.as_bytes().eq_ignore_ascii_case(b"websocket");
+            head.upgrade |= websocket;
+            head.ignored_upgrade |= !websocket;
         } else if *name == TE {
             if h2 && !value.as_bytes().eq_ignore_ascii_case(b"trailers") {
                 return Err(Fault::BadRequest);
             }
         } else if *name == EXPECT {
             head.expects_continue = true;
-        } else if name.as_str().bytes().any(|b| b == b'_') || is_ours(name) {
+        } else if is_unwanted(name) {
             head.has_unwanted = true;
         } else if h2 && matches!(name.as_str(), "keep-alive" | "proxy-connection") {
             // RFC 9113 section 8.2.2.
@@ -217,7 +228,9 @@ fn check_fields(request: &RequestHeader, h2: bool, limits: &HeadLimits, head: &m
     head.cookie_crumbs = cookies > 1;
     head.chunked = codings > 0;
     // A protocol is not switched in the middle of a body.
-    head.upgrade &= !head.chunked && head.content_length.is_none_or(|length| length == 0);
+    let wish = head.upgrade || head.ignored_upgrade;
+    head.upgrade &= !head.ignored_upgrade && !head.chunked && head.content_length.is_none_or(|length| length == 0);
+    head.ignored_upgrade = wish && !head.upgrade;
     let http10_coding = request.version == Version::HTTP_10 && codings > 0;
     if hosts > 1 || lengths > 1 || codings > 1 || (lengths > 0 && codings > 0) || http10_coding {
         return Err(Fault::BadRequest);
@@ -288,7 +301,8 @@ fn names_content_length(raw: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { target_bytes: 8 * 1024, fields: 100, list_bytes: 32 * 1024 };
+    const LIMITS: HeadLimits =
+        HeadLimits { target_bytes: 8 * 1024, fields: 100, field_bytes: 16 * 1024, list_bytes: 32 * 1024 };
 
     fn request(method: &str, target: &str, fields: &[(&'static str, &'static str)]) -> RequestHeader {
         let mut request = RequestHeader::build(method, target.as_bytes(), None).expect("parsed");
@@ -311,6 +325,29 @@ mod tests {
     fn an_ordinary_request_passes() {
         let head = fields(&[("host", "a.example"), ("content-length", "12"), ("cookie", "a=b"), ("accept", "*/*")]);
         assert_eq!(head, Ok(Head { content_length: Some(12), ..Head::default() }));
+    }
+
+    #[test]
+    fn a_name_of_ours_is_seen_in_every_spelling() {
+        for name in ["x-tenant-id", "x_tenant_id", "x.tenant.id", "x-tenant'slug", "forwarded", "any_thing"] {
+            let head = fields(&[("host", "a.example"), (name, "1")]).expect("it passes");
+            assert!(head.has_unwanted, "{name} would be passed on");
+        }
+        assert!(!fields(&[("host", "a.example"), ("x.request", "1")]).expect("it passes").has_unwanted);
+    }
+
+    #[test]
+    fn of_protocols_only_websocket_is_asked_for() {
+        let wish = |list: &[(&'static str, &'static str)]| {
+            let head = fields(list).expect("it passes");
+            (head.upgrade, head.ignored_upgrade)
+        };
+        assert_eq!(wish(&[("upgrade", "WebSocket")]), (true, false));
+        assert_eq!(wish(&[("upgrade", "websocket"), ("content-length", "5")]), (false, true));
+        for other in ["h2c", "websocket, h2c", "TLS/1.0", ""] {
+            assert_eq!(wish(&[("upgrade", other)]), (false, true), "{other}");
+            assert_eq!(wish(&[("upgrade", "websocket"), ("upgrade", other)]), (false, true), "{other}");
+        }
     }
 
     #[test]

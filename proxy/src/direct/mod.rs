@@ -14,8 +14,12 @@
 
 mod connection;
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod idle;
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -37,7 +41,7 @@ use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::forward::request::drop_hop_by_hop;
 use crate::gateway::{Gateway, Next, rewritten_target};
-use crate::transport::{Serve, Upload};
+use crate::transport::{Held, SEND_BUFFER, Serve, Upload, conn_info};
 
 /// Serves the requests of one worker: directly where that is enough.
 pub struct Driver {
@@ -254,16 +258,35 @@ impl Driver {
                 if let Some(kept) = connection.keep(&body) {
                     self.idle.put(key, kept, &next.timeouts);
                 }
-                session.response_duplex_vec(tasks).await.map_err(|_| Failed::Client)?;
+                write(session, tasks).await?;
                 return Ok(());
             }
             tasks.extend(piece.map(|piece| HttpTask::Body(Some(piece), false)));
             if !tasks.is_empty() {
-                session.response_duplex_vec(std::mem::take(&mut tasks)).await.map_err(|_| Failed::Client)?;
+                write(session, std::mem::take(&mut tasks)).await?;
             }
             piece = connection.more(&mut body, session, next).await?.map_err(failed)?;
         }
     }
+}
+
+/// Writes to the client. What it does not take at once counts as held for it.
+async fn write(session: &mut ServerSession, tasks: Vec<HttpTask>) -> Result<(), Failed> {
+    let pieces = tasks.iter().map(|task| if let HttpTask::Body(Some(piece), _) = task { piece.len() } else { 0 });
+    // On HTTP/2, pieces before these may be waiting in the driver.
+    let before = if session.is_http2() { session.body_bytes_sent().min(SEND_BUFFER) } else { 0 };
+    let waiting = before + pieces.sum::<usize>();
+    let conn = conn_info(session).cloned();
+    let mut held = None;
+    let mut writing = pin!(session.response_duplex_vec(tasks));
+    let written = poll_fn(|cx| {
+        let written = writing.as_mut().poll(cx);
+        if written.is_pending() && held.is_none() {
+            held = conn.as_ref().map(|conn| Held::of(conn.budget(), waiting));
+        }
+        written
+    });
+    written.await.map(drop).map_err(|_| Failed::Client)
 }
 
 fn response_header(status: http::StatusCode, headers: HeaderMap) -> Box<ResponseHeader> {

@@ -7,3 +7,4 @@ pub(crate) mod request_id;
 pub(crate) mod response;
 pub(crate) mod security;
 mod trace;
+pub(crate) mod trailers;

@@ -44,11 +44,8 @@ names! {
     TRACESTATE = "tracestate";
 }
 
-/// Whether a name is one that only we set: the tenant, who forwarded for whom, the request's identifier.
-pub(crate) fn is_ours(name: &HeaderName) -> bool {
-    is_our_text(name.as_str())
-}
-
+/// Whether a name, written with letters, digits and hyphens, is one that only we set: the tenant, who forwarded for whom,
+/// the request's identifier.
 fn is_our_text(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("x-") else { return name == "forwarded" };
     match rest.as_bytes().first() {

@@ -46,7 +46,7 @@ use crate::transport::{ConnInfo, conn_info};
 
 use facts::{Fields, authority, canonical_host, client, cut, transport};
 pub(crate) use target::rewritten_target;
-use target::{change_fields, forget_nominations, set_target, to_origin_form};
+use target::{change_fields, forget_nominations, forget_upgrade, set_target, to_origin_form};
 
 /// What every request reads; swapped whole when a revision is adopted.
 pub type SharedTable = Arc<ArcSwap<RoutingTable<NodeLive>>>;
@@ -166,10 +166,14 @@ impl Gateway {
         let conn = conn_info(session).cloned();
         if let Some(conn) = &conn {
             conn.see_request();
+            if conn.budget().is_spent() {
+                return Err(Refused { fault: Fault::Overloaded, keep: false });
+            }
         }
         let limits = HeadLimits {
             target_bytes: parts.limits.uri_bytes as usize,
             fields: parts.limits.header_fields as usize,
+            field_bytes: parts.limits.field_bytes as usize,
             list_bytes: parts.limits.head_bytes as usize,
         };
         let raw = || session.as_http1().map(|h1| h1.get_headers_raw_bytes());
@@ -179,6 +183,9 @@ impl Gateway {
         exchange.head = head;
         if head.absolute_form {
             to_origin_form(session.req_header_mut());
+        }
+        if head.ignored_upgrade {
+            forget_upgrade(session.req_header_mut());
         }
         if head.nominates_unwanted {
             forget_nominations(session.req_header_mut());

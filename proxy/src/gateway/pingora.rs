@@ -1,9 +1,10 @@
 //! The phases as Pingora's `HttpProxy` calls them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -19,7 +20,14 @@ use crate::answer::Answer;
 use crate::balance::retry::Failure;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
-use crate::forward::peer;
+use crate::forward::{peer, trailers};
+use crate::transport::{Held, conn_info};
+
+/// Bytes of a body that the proxy machinery keeps, so that they can be sent again: 64 KiB, a constant of its.
+const REPLAYED: usize = 64 * 1024;
+
+/// Pieces of a body that wait between the client's side and the backend's, in each direction: 4, a constant of its.
+const QUEUED: usize = 4;
 
 /// The error that carries a fault through the proxy machinery.
 fn stop(exchange: &mut Exchange, fault: Fault) -> Box<Error> {
@@ -96,15 +104,53 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
         let Some(body) = body else { return Ok(()) };
+        let conn = conn_info(session);
+        if let Some(conn) = conn {
+            conn.read_body(body.len());
+        }
         if session.was_upgraded() {
             exchange.body.passed(body.len());
             return Ok(());
         }
-        exchange.body.received(body.len(), Instant::now).map_err(|fault| stop(exchange, fault))
+        exchange.body.received(body.len(), Instant::now).map_err(|fault| stop(exchange, fault))?;
+        if let Some(conn) = conn {
+            // After the last piece only what may be sent again is sure to be here.
+            let queued = if end { 0 } else { QUEUED.saturating_mul(body.len()) };
+            let most = u64::try_from(REPLAYED + queued).unwrap_or(u64::MAX);
+            // It fits: no more than two numbers of this kind.
+            let waiting = exchange.body.bytes().min(most) as usize;
+            exchange.upward.get_or_insert_with(|| Held::of(conn.budget(), 0)).set(waiting);
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        // It is asked for the next piece when the one before has been taken: that, and what is queued behind it, waits.
+        if let (Some(body), Some(conn)) = (body, conn_info(session)) {
+            let waiting = body.len().saturating_mul(1 + QUEUED);
+            exchange.downward.get_or_insert_with(|| Held::of(conn.budget(), 0)).set(waiting);
+        }
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        trailers: &mut HeaderMap,
+        _: &mut Exchange,
+    ) -> Result<Option<Bytes>> {
+        trailers::keep_listed(trailers);
+        Ok(None)
     }
 
     async fn upstream_response_filter(

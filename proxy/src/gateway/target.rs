@@ -1,7 +1,7 @@
 //! The target and the fields of a request, changed in place.
 
 use http::HeaderMap;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, UPGRADE};
 use pingora_http::RequestHeader;
 
 use crate::admit::gate;
@@ -13,6 +13,12 @@ pub(super) fn to_origin_form(request: &mut RequestHeader) {
     let target = gate::origin_form(request.raw_path()).to_vec();
     // The gate has read it already.
     let _ = request.set_raw_path(&target);
+}
+
+/// Forgets a wish for another protocol that nobody is to grant.
+pub(super) fn forget_upgrade(request: &mut RequestHeader) {
+    request.remove_header(&UPGRADE);
+    request.remove_header("http2-settings");
 }
 
 /// Forgets what `Connection` says of fields that are not passed on.

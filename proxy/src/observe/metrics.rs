@@ -91,6 +91,9 @@ impl<L: Counted> Metrics<L> {
         Family::counter("schoolgate_access_log_dropped_total", "Access lines lost: the log was too slow, or full.")
             .start(&mut out)
             .line(&[], self.observe.lines_dropped());
+        Family::gauge("schoolgate_buffered_bytes", "Bytes held for clients that are slow to send or to read.")
+            .start(&mut out)
+            .line(&[], self.observe.buffered_bytes());
         Family::gauge("schoolgate_tenants", "Tenants in the table.").start(&mut out).line(&[], table.tenant_count());
         Family::gauge("schoolgate_domains", "Domains in the table.").start(&mut out).line(&[], table.domain_count());
         self.observe.node.write(&mut out);

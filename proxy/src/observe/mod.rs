@@ -17,7 +17,7 @@ mod unknown_hosts;
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use schoolgate_config::feed::{self, MissingKey, QuotaEvent, UnknownHost};
@@ -32,7 +32,7 @@ pub use crossings::CrossTenantAttempt;
 pub use metrics::Metrics;
 
 use crate::limit::{Layer, Layers};
-use crate::transport::TlsVersion;
+use crate::transport::{Budget, TlsVersion};
 use access_log::AccessLog;
 use crossings::Crossings;
 use missing_keys::MissingKeys;
@@ -196,6 +196,8 @@ pub struct Observe {
     recorder: Recorder,
     log: AccessLog,
     clock: Arc<dyn Clock>,
+    /// What the edge holds for its clients, once there is an edge.
+    budget: OnceLock<Arc<Budget>>,
 }
 
 impl std::fmt::Debug for Observe {
@@ -225,6 +227,7 @@ impl Observe {
             recorder: Recorder::default(),
             log,
             clock,
+            budget: OnceLock::new(),
         })
     }
 
@@ -240,6 +243,7 @@ impl Observe {
             recorder: Recorder::default(),
             log: AccessLog::off(),
             clock,
+            budget: OnceLock::new(),
         }
     }
 
@@ -388,6 +392,16 @@ impl Observe {
     /// Something the feed brought was refused.
     pub(crate) fn refused(&self) {
         self.node.revisions_refused.inc();
+    }
+
+    /// From now on this is what the edge holds for its clients.
+    pub(crate) fn watch(&self, budget: &Arc<Budget>) {
+        let _ = self.budget.set(Arc::clone(budget));
+    }
+
+    /// Bytes that the edge holds for its clients.
+    fn buffered_bytes(&self) -> usize {
+        self.budget.get().map_or(0, |budget| budget.held())
     }
 
     /// Access lines that were not written.

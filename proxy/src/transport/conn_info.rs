@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora_core::protocols::http::ServerSession;
 use tokio::time::Instant;
 
-use super::{Flood, TlsVersion};
+use super::{Budget, Flood, TlsVersion};
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +58,10 @@ pub struct ConnInfo {
     pub(super) flood: AtomicU8,
     /// Requests that were reset before they were answered, beyond those that were answered (HTTP/2 only).
     pub(super) unanswered: AtomicU32,
+    /// What its requests are counted against.
+    pub(super) budget: Arc<Budget>,
+    /// Bytes of bodies that have come and that no request has read yet (HTTP/2 only).
+    pub(super) unread: AtomicUsize,
     /// Whether the gateway has seen the request that is being served (HTTP/1.1 only).
     pub(super) seen: AtomicBool,
 }
@@ -92,6 +96,19 @@ impl ConnInfo {
     /// request; what Pingora writes before that, on HTTP/1.1, is its own refusal of a head, and is replaced.
     pub fn see_request(&self) {
         self.seen.store(true, Ordering::Relaxed);
+    }
+
+    /// What its requests are counted against.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// A request has read so many bytes of its body.
+    pub(crate) fn read_body(&self, bytes: usize) {
+        if self.is_h2() {
+            let less = |unread: usize| Some(unread.saturating_sub(bytes));
+            let _ = self.unread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
     }
 
     /// A request of HTTP/2 has ended with an answer begun.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize};
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -89,6 +89,8 @@ async fn establish(
             greeted: AtomicBool::new(false),
             flood: AtomicU8::new(0),
             unanswered: AtomicU32::new(0),
+            budget: Arc::clone(&shared.budget),
+            unread: AtomicUsize::new(0),
         })
     };
     if kind == Listens::Http {

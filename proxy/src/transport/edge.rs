@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::admission::{Admission, Permit};
 use super::handshakes::Handshakes;
-use super::{ConnInfo, Serve, TlsVersion, TransportLimits, TransportObserver, connection};
+use super::{Budget, ConnInfo, Serve, TlsVersion, TransportLimits, TransportObserver, connection};
 use crate::tls::Certificates;
 use crate::tls::sni::Terms;
 
@@ -89,6 +89,7 @@ pub(super) struct Shared {
     /// The digest Pingora wants of a TLS connection, by version: 1.2, 1.3. Shared, since it is the same for all.
     pub(super) ssl: [Arc<SslDigest>; 2],
     pub(super) handshakes: Handshakes,
+    pub(super) budget: Arc<Budget>,
     admission: Arc<Admission>,
     next_connection: AtomicU64,
     /// When connections are cut; set before the stop is announced.
@@ -164,6 +165,7 @@ impl Edge {
             ssl: [digest(TlsVersion::V12), digest(TlsVersion::V13)],
             admission: Arc::new(Admission::new(most, limits.connections_per_address)),
             handshakes: Handshakes::new(limits.handshakes, limits.failing_handshakes),
+            budget: Arc::new(Budget::new(limits.buffered_bytes)),
             next_connection: AtomicU64::new(1),
             stop_by: OnceLock::new(),
             limits,
@@ -226,6 +228,11 @@ impl EdgeHandle {
     /// Connections open now.
     pub fn connections(&self) -> usize {
         self.shared.admission.open()
+    }
+
+    /// What is held for clients.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.shared.budget
     }
 
     /// Drains: takes no connection, finishes what is in flight, cuts what is left after `grace`. Says whether

@@ -122,6 +122,10 @@ pub(super) struct FrameScan {
     priorities: u32,
     requests: u32,
     continuations: u32,
+    /// Bytes of the header block that is not whole yet.
+    block: usize,
+    /// Bytes of DATA since [`Self::take_data`].
+    data: usize,
 }
 
 /// What was counted in this second.
@@ -150,7 +154,19 @@ impl FrameScan {
             priorities: 0,
             requests: 0,
             continuations: 0,
+            block: 0,
+            data: 0,
         }
+    }
+
+    /// Bytes of the header block that is not whole yet.
+    pub(super) const fn block(&self) -> usize {
+        self.block
+    }
+
+    /// Bytes of bodies since this was asked the last time.
+    pub(super) const fn take_data(&mut self) -> usize {
+        std::mem::replace(&mut self.data, 0)
     }
 
     /// Whether the client's SETTINGS have come.
@@ -181,7 +197,14 @@ impl FrameScan {
     /// Counts one frame, whose length is in `skip`.
     fn frame(&mut self, kind: u8, flags: u8, sent: u64, now: &impl Fn() -> Instant) -> Result<(), Flood> {
         const END_STREAM: u8 = 1;
+        const END_HEADERS: u8 = 4;
         let limits = self.limits;
+        match kind {
+            0 => self.data = self.data.saturating_add(self.skip),
+            1 | 9 if flags & END_HEADERS != 0 => self.block = 0,
+            1 | 9 => self.block = self.block.saturating_add(self.skip),
+            _ => {}
+        }
         match kind {
             // DATA
             0 if self.skip > 0 || flags & END_STREAM != 0 => Ok(()),
@@ -290,6 +313,18 @@ mod tests {
         for sent in 1..10_000 {
             scan.feed(&update, sent * 2_048, || now).expect("one per two kilobytes");
         }
+    }
+
+    #[test]
+    fn what_is_held_of_heads_and_bodies_is_known() {
+        let mut scan = FrameScan::new(FloodLimits::default());
+        let mut feed = |frames: &[Vec<u8>]| {
+            scan.feed(&frames.concat(), 0, Instant::now).expect("no flood");
+            (scan.block(), scan.take_data())
+        };
+        assert_eq!(feed(&[vec![0; PREFACE], frame(1, 0, 40), frame(9, 0, 60)]), (100, 0));
+        assert_eq!(feed(&[frame(9, 4, 10), frame(0, 0, 500), frame(0, 1, 1)]), (0, 501));
+        assert_eq!(feed(&[]), (0, 0));
     }
 
     #[test]

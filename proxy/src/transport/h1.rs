@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::edge::{Shared, Worker};
 use super::head::{HeadScan, Whole};
-use super::{EdgeIo, HeadFault, Serve, Upload};
+use super::{EdgeIo, HeadFault, Held, Serve, Upload};
 use crate::answer::early;
 use crate::forward::request_id::RequestId;
 
@@ -40,6 +40,8 @@ struct Patience<'a> {
     idle_since: Instant,
     /// The lame duck time, once the edge is stopping.
     leaving: Option<Pin<Box<Sleep>>>,
+    /// What is here of a head that is not whole.
+    held: Held,
 }
 
 /// Serves requests until the connection ends.
@@ -50,7 +52,8 @@ pub(super) async fn serve<A: Serve>(worker: &Worker<A>, mut io: Box<EdgeIo>) {
         let _ = watch.wait_for(|stopping| *stopping).await;
     });
     let idle = pin!(sleep_until(worker.shared.look_again(Instant::now())));
-    let mut patience = Patience { shared: &worker.shared, idle, idle_since: Instant::now(), leaving: None };
+    let held = Held::of(&worker.shared.budget, 0);
+    let mut patience = Patience { shared: &worker.shared, idle, idle_since: Instant::now(), leaving: None, held };
     let mut carried = None;
     loop {
         let mut head = io.take_ahead();
@@ -60,6 +63,7 @@ pub(super) async fn serve<A: Serve>(worker: &Worker<A>, mut io: Box<EdgeIo>) {
             poll_fn(|cx| next(&mut io, &mut head, &mut scan, &mut whole_by, &mut patience, stopped.as_mut(), cx));
         let upload = match next.await {
             Next::Head(whole) => {
+                patience.held.set(0);
                 if io.begin(&mut head, whole).is_err() {
                     return refuse(worker, io, HeadFault::Invalid, &head).await;
                 }
@@ -115,6 +119,10 @@ fn next(
         }
     }
     if scan.has_begun() {
+        patience.held.set(head.capacity());
+        if patience.held.budget().is_spent() {
+            return Poll::Ready(Next::Fault(HeadFault::Overloaded));
+        }
         let whole_by = whole_by.get_or_insert_with(|| Box::pin(sleep(limits.head)));
         return whole_by.as_mut().poll(cx).map(|()| Next::Fault(HeadFault::Timeout));
     }

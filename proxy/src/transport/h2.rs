@@ -14,14 +14,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::edge::Worker;
 use super::h1::DRAIN_BODY;
-use super::{EdgeIo, Flood, Serve, TransportLimits, Upload};
+use super::{ConnInfo, EdgeIo, Flood, Serve, TransportLimits, Upload};
 
 /// Malformed requests that a connection survives: 32. A client with a bug makes a few; more is an attack on the parser.
 const MALFORMED: usize = 32;
 
 /// Bytes of response that one stream may hold here while the client's window is shut: 64 KiB. With 100 streams and 256
 /// connections of one address that is what bounds an attack by shut windows.
-const SEND_BUFFER: usize = 64 * 1024;
+pub(crate) const SEND_BUFFER: usize = 64 * 1024;
 
 /// How much more of a header list is taken than a request may have: 4 times. So the gate sees a request that is too large
 /// and answers 431; what is larger still is refused by the driver, with a reset, and beyond four times that the
@@ -44,11 +44,14 @@ enum Event {
 }
 
 /// Streams being served; each holds one until it is done.
-struct Serving(Arc<AtomicUsize>);
+struct Serving(Arc<AtomicUsize>, Arc<ConnInfo>);
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.0.fetch_sub(1, Ordering::Relaxed) == 1 {
+            // What was left unread of their bodies has gone with them.
+            self.1.unread.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -101,7 +104,7 @@ pub(super) async fn serve<A: Serve>(worker: &Arc<Worker<A>>, io: Box<EdgeIo>) {
                     connection.graceful_shutdown();
                 }
                 serving.fetch_add(1, Ordering::Relaxed);
-                let (worker, serving) = (Arc::clone(worker), Serving(Arc::clone(&serving)));
+                let (worker, serving) = (Arc::clone(worker), Serving(Arc::clone(&serving), Arc::clone(&info)));
                 let upload = if session.is_body_empty() { Upload::None } else { Upload::Possible };
                 let mut session = ServerSession::new_http2(session);
                 session.set_write_timeout(Some(limits.write_stall));

@@ -21,11 +21,13 @@ pub enum HeadFault {
     TooLarge,
     /// It breaks a rule of HTTP, or two parsers could read it differently: 400.
     Invalid,
+    /// It did not come at once, and as much is held for clients as may be: 503.
+    Overloaded,
 }
 
 impl HeadFault {
     /// Every value, for a metric that wants all its series from the start.
-    pub const ALL: [Self; 4] = [Self::Timeout, Self::UriTooLong, Self::TooLarge, Self::Invalid];
+    pub const ALL: [Self; 5] = [Self::Timeout, Self::UriTooLong, Self::TooLarge, Self::Invalid, Self::Overloaded];
 
     /// What it is for the client.
     pub const fn fault(self) -> Fault {
@@ -34,6 +36,7 @@ impl HeadFault {
             Self::UriTooLong => Fault::UriTooLong,
             Self::TooLarge => Fault::HeadersTooLarge,
             Self::Invalid => Fault::BadRequest,
+            Self::Overloaded => Fault::Overloaded,
         }
     }
 
@@ -81,6 +84,17 @@ enum Minor {
     One,
 }
 
+/// Whether a head asks for another protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Wish {
+    #[default]
+    None,
+    /// The one that is passed on.
+    WebSocket,
+    /// Any other. Nobody hears of it: a backend that took up `h2c` would be spoken to past all that is checked here.
+    Other,
+}
+
 /// How far a head has been looked at.
 #[derive(Debug, Default)]
 pub(super) struct HeadScan {
@@ -101,7 +115,7 @@ struct Meaning {
     sends_body: bool,
     body: Framing,
     host: bool,
-    upgrade: bool,
+    wish: Wish,
 }
 
 impl HeadScan {
@@ -198,10 +212,7 @@ impl Meaning {
         }
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.host(value.trim_ascii()),
-            7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                self.upgrade = true;
-                Ok(())
-            }
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade(value.trim_ascii()),
             14 if name.eq_ignore_ascii_case(b"content-length") => self.length(value.trim_ascii()),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.coding(value.trim_ascii()),
             _ => Ok(()),
@@ -215,6 +226,15 @@ impl Meaning {
             return Err(HeadFault::Invalid);
         }
         self.host = true;
+        Ok(())
+    }
+
+    /// Once.
+    fn upgrade(&mut self, protocol: &[u8]) -> Result<(), HeadFault> {
+        if self.wish != Wish::None {
+            return Err(HeadFault::Invalid);
+        }
+        self.wish = if protocol.eq_ignore_ascii_case(b"websocket") { Wish::WebSocket } else { Wish::Other };
         Ok(())
     }
 
@@ -245,7 +265,7 @@ impl Meaning {
             // HTTP/1.0 has no other way to say where a body ends that leaves room for an answer (RFC 1945 section 7.2.2).
             Framing::Nothing if self.sends_body && self.minor == Minor::Zero => Err(HeadFault::Invalid),
             // With a body the wish is not passed on.
-            Framing::Nothing | Framing::Length(0) if self.upgrade => Ok(Framing::Open),
+            Framing::Nothing | Framing::Length(0) if self.wish == Wish::WebSocket => Ok(Framing::Open),
             body => Ok(body),
         }
     }
@@ -313,7 +333,9 @@ mod tests {
             ("content-LENGTH: 12\r\n", Framing::Length(12)),
             ("Content-Length:0\r\n", Framing::Length(0)),
             ("Transfer-Encoding:\tChunked \r\n", Framing::Chunked),
-            ("Upgrade: websocket\r\n", Framing::Open),
+            ("Upgrade: WebSocket \r\n", Framing::Open),
+            ("Upgrade: h2c\r\n", Framing::Nothing),
+            ("Upgrade: websocket, h2c\r\n", Framing::Nothing),
             ("Upgrade: h2c\r\nContent-Length: 5\r\n", Framing::Length(5)),
             ("Content-Type: 7\r\nContent-Lengthy: 7\r\nX-Content-Length: 7\r\n", Framing::Nothing),
         ] {
@@ -327,6 +349,7 @@ mod tests {
 
     /// Heads that two parsers could read differently. `|` ends a line.
     const DOUBTFUL: &[&str] = &[
+        "GET / HTTP/1.1|Upgrade: websocket|Upgrade: h2c||",
         "GET / HTTP/1.1|Content-Length: 5|Content-Length: 5||",
         "GET / HTTP/1.1|Content-Length: 5|Content-Length: 6||",
         "GET / HTTP/1.1|Content-Length: 5, 5||",

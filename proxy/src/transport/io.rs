@@ -28,7 +28,7 @@ use tokio_rustls::server::TlsStream;
 use super::chunks::{BadChunks, ChunkScan};
 use super::frames::FrameScan;
 use super::head::{Framing, Whole};
-use super::{ConnInfo, TransportLimits};
+use super::{ConnInfo, Held, TransportLimits};
 use crate::answer::early;
 use crate::fault::Fault;
 use crate::forward::request_id::RequestId;
@@ -125,6 +125,10 @@ pub struct EdgeIo {
     /// Bytes taken since `stall` was set.
     progress: usize,
     stall_after: Duration,
+    /// What is here of heads and bodies that nobody has read (HTTP/2 only).
+    held: Held,
+    /// More than that cannot be there: the window of the connection.
+    window: usize,
     info: Arc<ConnInfo>,
     ssl: Option<Arc<SslDigest>>,
     proxy: Arc<ProxyDigest>,
@@ -176,6 +180,8 @@ impl EdgeIo {
             stall: None,
             progress: 0,
             stall_after: limits.write_stall,
+            held: Held::of(info.budget(), 0),
+            window: usize::try_from(limits.h2_connection_window).unwrap_or(usize::MAX),
             info,
             ssl,
             proxy: Arc::new(proxy),
@@ -224,10 +230,14 @@ impl EdgeIo {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        ready!(self.wire.poll_read(cx, buf))?;
-        let Some(frames) = &mut self.frames else { return Poll::Ready(Ok(())) };
+        let arrived = self.wire.poll_read(cx, buf);
+        let Some(frames) = &mut self.frames else { return arrived };
         let greeted = frames.greeted();
-        if let Err(flood) = frames.feed(&buf.filled()[before..], self.taken, Instant::now) {
+        let counted = frames.feed(&buf.filled()[before..], self.taken, Instant::now);
+        self.info.unread.fetch_add(frames.take_data(), Ordering::Relaxed);
+        self.held.set(frames.block() + self.info.unread.load(Ordering::Relaxed).min(self.window));
+        ready!(arrived)?;
+        if let Err(flood) = counted {
             buf.set_filled(before);
             self.info.flooded(flood);
             // Whoever polls is the driver, or will be when the connection is greeted.

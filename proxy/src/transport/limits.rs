@@ -24,6 +24,8 @@ pub struct TransportLimits {
     pub fields: usize,
     /// Bytes of one field: 16 KiB. Above it 431.
     pub field_bytes: usize,
+    /// Bytes held for clients in all: 256 MiB. Above it new requests get 503 ([`super::Budget`]).
+    pub buffered_bytes: usize,
     /// How long an HTTP/1.1 request body may stand still: 30 s. (HTTP/2 bodies are timed by the request filters.)
     pub body_stall: Duration,
     /// How long a client may take nothing of what we have for it: 60 s.
@@ -84,6 +86,7 @@ impl Default for TransportLimits {
             request_line_bytes: 8 * 1024,
             fields: 100,
             field_bytes: 16 * 1024,
+            buffered_bytes: 256 * 1024 * 1024,
             body_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(60),
             idle: Duration::from_secs(75),
@@ -115,6 +118,8 @@ impl From<&EdgeLimits> for TransportLimits {
             head_bytes: size(settings.head_bytes),
             request_line_bytes: size(settings.uri_bytes),
             fields: size(settings.header_fields),
+            field_bytes: size(settings.field_bytes),
+            buffered_bytes: usize::try_from(settings.buffered_bytes).unwrap_or(usize::MAX),
             body_stall: settings.body_stall_s.duration(),
             write_stall: settings.write_stall_s.duration(),
             idle: settings.idle_s.duration(),

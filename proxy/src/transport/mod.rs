@@ -4,18 +4,22 @@
 //! connection and flushes every HTTP/2 frame by itself, so everything below its HTTP proxy is ours:
 //!
 //! 1. [`edge`]: a thread per core, each with its runtime, its accept loops and its own [`Serve`].
-//! 2. `admission`, `handshakes`: how many connections, in all and per client address, and how fast.
+//! 2. `admission`, `handshakes`, `budget`: how many connections, in all and per client address, how fast, and how much
+//!    they may make us hold.
 //! 3. `proxy_header`, then [`crate::tls`]: who the client is, and the handshake, under one deadline.
 //! 4. `io`: [`EdgeIo`], the stream that Pingora reads and writes.
 //! 5. `h1`, with `head` and `chunks`: the keep-alive loop; nothing but the stream is alive while a connection idles.
 //! 6. `h2`, with `frames`: the HTTP/2 driver, and what a client may make it do.
 
 mod admission;
+mod budget;
 mod chunks;
 mod conn_info;
 mod connection;
 pub mod edge;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod h1;
 mod h2;
 mod handshakes;
@@ -26,10 +30,13 @@ mod observer;
 mod proxy_header;
 mod serve;
 
+pub use budget::Budget;
+pub(crate) use budget::Held;
 pub(crate) use chunks::BadChunks;
 pub use conn_info::{ConnInfo, Protocol, TlsInfo, conn_info};
 pub use edge::{Edge, EdgeError, EdgeHandle, EdgeOptions, MakeApp};
 pub use frames::{Flood, FloodLimits};
+pub(crate) use h2::SEND_BUFFER;
 pub use handshakes::Rate;
 pub use head::HeadFault;
 pub use io::EdgeIo;
