@@ -159,14 +159,38 @@ fn said_well(a: &Subject, b: &Subject, protocol: Protocol, cases: &mut Vec<Case>
     add("?tenant=B, escaped", &a.host, at(format!("{PATH}?%74enant={}", b.slug)), Expected::Refusal);
     add("?tenant=A&tenant=B", &a.host, at(format!("{PATH}?tenant={}&tenant={}", a.slug, b.slug)), Expected::Refusal);
 
-    let token = format!("Bearer {}", unsigned(&b.slug, &id_b));
-    add("unsigned token of B", &a.host, with(&[("Authorization", &token)]), ours_or_refusal());
+    for (name, token) in [
+        ("unsigned token of B", unsigned(&b.slug, &id_b)),
+        ("token of B with a signature that is none", format!("{}AAAA", signed_like(&b.slug, &id_b, "EdDSA"))),
+        ("token of B, symmetric", format!("{}AAAA", signed_like(&b.slug, &id_b, "HS256"))),
+    ] {
+        let token = format!("Bearer {token}");
+        add(name, &a.host, with(&[("Authorization", &token)]), ours_or_refusal());
+    }
     let context = unsigned(&b.slug, &id_b);
     add("forged X-Tenant-Context of B", &a.host, with(&[("X-Tenant-Context", &context)]), ours_or_refusal());
     add("X-Forwarded-Host: B", &a.host, with(&[("X-Forwarded-Host", &b.host)]), ours());
     let forwarded = format!("for=127.0.0.1;host={}", b.host);
     add("Forwarded: host=B", &a.host, with(&[("Forwarded", &forwarded)]), ours());
     add("X-Subdomain: B", &a.host, with(&[("X-Subdomain", &b.slug)]), ours_or_refusal());
+
+    if let Some(shared) = &a.shared_host {
+        // Who may choose there is the zone's to say, and this machine may be one of them: only what disagrees is refused.
+        let there = |fields: &[(&str, &str)]| Asked { authority: shared.clone(), ..with(fields) };
+        let (slug_a, slug_b) = (("X-Tenant-Slug", a.slug.as_str()), ("X-Tenant-Slug", b.slug.as_str()));
+        let on = "on the shared host";
+        add(&format!("X-Tenant-Slug: B, handshake for A, {on}"), &a.host, there(&[slug_b]), Expected::Refusal);
+        add(&format!("nobody named, {on}"), shared, there(&[]), Expected::Refusal);
+        add(&format!("X-Tenant-Slug: A, then B, {on}"), shared, there(&[slug_a, slug_b]), Expected::Refusal);
+        let crossed = [("X-Tenant-ID", id_a.as_str()), slug_b];
+        add(&format!("X-Tenant-ID: A, X-Tenant-Slug: B, {on}"), shared, there(&crossed), Expected::Refusal);
+        let query = Asked { path: format!("{PATH}?tenant={}", b.slug), ..there(&[slug_a]) };
+        add(&format!("X-Tenant-Slug: A, ?tenant=B, {on}"), shared, query, Expected::Refusal);
+        let token = format!("Bearer {}", unsigned(&b.slug, &id_b));
+        let token = there(&[("Authorization", token.as_str())]);
+        add(&format!("unsigned token of B, {on}"), shared, token, Expected::Refusal);
+        add("handshake for the shared host, host A, X-Tenant-Slug: B", shared, with(&[slug_b]), Expected::Refusal);
+    }
 
     add("host in capitals", &a.host, to(&a.host.to_ascii_uppercase()), ours());
     for (name, host) in [
@@ -279,7 +303,13 @@ fn over_h2(a: &Subject, b: &Subject, cases: &mut Vec<Case>) {
 
 /// A token that nobody signed and that says it is of `slug`.
 fn unsigned(slug: &str, id: &str) -> String {
+    signed_like(slug, id, "none")
+}
+
+/// Header and claims of a token of `slug` that names this algorithm, up to where its signature begins.
+fn signed_like(slug: &str, id: &str, algorithm: &str) -> String {
     let claims = serde_json::json!({ "tenantId": id, "tenant_id": id, "slug": slug, "exp": 4_102_444_800_u64 });
-    let part = |text: String| URL_SAFE_NO_PAD.encode(text);
-    format!("{}.{}.", part(r#"{"alg":"none","typ":"JWT"}"#.to_owned()), part(claims.to_string()))
+    let header = serde_json::json!({ "alg": algorithm, "typ": "JWT" });
+    let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    format!("{}.{}.", part(header), part(claims))
 }

@@ -16,6 +16,9 @@ pub struct Subject {
     pub slug: String,
     /// A host of its own.
     pub host: String,
+    /// The shared host of the zone in which it has that name, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared_host: Option<String>,
 }
 
 /// Why there are no two schools to test with.
@@ -82,14 +85,16 @@ fn by_name(table: &RoutingTable, name: &str) -> Result<Subject, SubjectError> {
 }
 
 fn subject(table: &RoutingTable, tenant: &Tenant) -> Option<Subject> {
-    let mut zones: Vec<_> = table.zones().map(|zone| &zone.name).collect();
-    zones.sort_unstable();
-    let mut in_zones = zones.into_iter().map(|zone| format!("{}.{zone}", tenant.slug));
+    let mut zones: Vec<_> = table.zones().collect();
+    zones.sort_unstable_by_key(|zone| &zone.name);
     let leads_here = |host: &String| {
         schoolgate_config::identity::tenant_of(table, host).is_some_and(|(found, _)| found.tenant.id == tenant.id)
     };
+    let mut in_zones = zones.into_iter().map(|zone| (format!("{}.{}", tenant.slug, zone.name), zone));
     // Looked for only where no zone has it: there may be a hundred thousand.
     let domains = || table.domains().filter(|d| d.tenant == tenant.id).map(|d| d.name.to_string());
-    let host = in_zones.find(&leads_here).or_else(|| domains().find(leads_here))?;
-    Some(Subject { id: tenant.id, slug: tenant.slug.to_string(), host })
+    let in_zone = in_zones.find(|(host, _)| leads_here(host));
+    let shared_host = in_zone.as_ref().and_then(|(_, zone)| zone.shared_host.as_ref()).map(ToString::to_string);
+    let host = in_zone.map(|(host, _)| host).or_else(|| domains().find(leads_here))?;
+    Some(Subject { id: tenant.id, slug: tenant.slug.to_string(), host, shared_host })
 }

@@ -128,7 +128,12 @@ mod tests {
 
     fn subject(n: u128, slug: &str) -> Subject {
         let id = schoolgate_config::model::TenantId::from_parts(1, n);
-        Subject { id, slug: slug.to_owned(), host: format!("{slug}.schools.example") }
+        Subject {
+            id,
+            slug: slug.to_owned(),
+            host: format!("{slug}.schools.example"),
+            shared_host: Some("api.schools.example".to_owned()),
+        }
     }
 
     fn whoami(slug: &str, seen: &str) -> Reply {

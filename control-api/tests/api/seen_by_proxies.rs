@@ -32,6 +32,15 @@ async fn names(site: &Site, query: &str) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_host_of_an_archived_tenant_is_still_somebodys() {
+    let (site, _) = Site::with_tenant("greenhill").await;
+    site.api.post("domains", json!({"name": "erp.greenhill.test", "tenant": "greenhill"})).await.expect(201);
+    site.api.post("tenants/slug:greenhill/archive", json!({})).await.expect(200);
+    says(&site, "n1", &[host("erp.greenhill.test", 3), host("greenhill.schools.test", 50), host("x.example", 1)], &[]);
+    assert_eq!(names(&site, "").await, ["x.example"]);
+}
+
+#[tokio::test]
 async fn a_host_that_nobody_has_is_adopted() {
     let (site, tenant) = Site::with_tenant("greenhill").await;
     says(&site, "n1", &[host("erp.greenhill.test", 3), host("noise.example", 9)], &[]);
