@@ -43,6 +43,12 @@ pub(crate) struct ZoneWrite {
     /// A network whose callers may name a tenant on the shared host; repeatable; in an update these replace all
     #[arg(long = "trusted-caller", value_name = "NETWORK")]
     trusted_callers: Vec<String>,
+    /// Whether `/t/SLUG/…` names a tenant on the shared host
+    #[arg(long, value_name = "true|false")]
+    path_prefix: Option<bool>,
+    /// Whether the shared host wants a token of every caller
+    #[arg(long, value_name = "true|false")]
+    require_token: Option<bool>,
     /// A label that is no tenant; repeatable; in an update these replace all
     #[arg(long = "reserve", value_name = "LABEL")]
     reserved: Vec<String>,
@@ -56,6 +62,8 @@ impl ZoneWrite {
             .field("name", name)
             .field("shared_host", self.shared_host.as_deref())
             .list("trusted_callers", &self.trusted_callers)
+            .field("path_prefix", self.path_prefix)
+            .field("require_token", self.require_token)
             .list("reserved", &self.reserved)
             .finish(&self.how.fields))
     }
