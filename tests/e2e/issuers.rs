@@ -1,8 +1,17 @@
 //! Issuers of tokens rotate their keys and go down, and the right tokens go on being good.
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_testkit::{Answer, Client, Origin, Site, TokenSigner, eventually, until};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::{SOON, gateway, gateway_with, pool, school};
 
@@ -145,4 +154,83 @@ async fn a_host_that_clients_ask_for_is_found_and_adopted_on_the_command_line() 
     run(&["token-issuer", "update", "idp", "--leeway-s", "5"]);
     assert!(run(&["token-issuer", "refresh", "idp", "--json"]).contains("\"leeway_s\": 5"));
     run(&["token-issuer", "delete", "idp", "--yes"]);
+}
+
+/// Publishes keys over TLS, under `localhost`, with a certificate of an authority of its own. Says where, and gives the
+/// authority's certificate as PEM.
+async fn published_over_tls(keys: Value) -> (String, String) {
+    let authority_key = KeyPair::generate().expect("a key");
+    let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let pem = authority.self_signed(&authority_key).expect("signed").pem();
+    let authority = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().expect("a key");
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+    let leaf = leaf.signed_by(&key, &authority).expect("signed");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+        .expect("a pair");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let url = format!("https://localhost:{}/keys", listener.local_addr().expect("bound").port());
+    let body = json!({ "keys": keys }).to_string();
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (acceptor, answer) = (acceptor.clone(), answer.clone());
+            tokio::spawn(async move {
+                let Ok(mut tls) = acceptor.accept(tcp).await else { return };
+                let _ = tls.read(&mut [0; 4_096]).await;
+                let _ = tls.write_all(answer.as_bytes()).await;
+                let _ = tls.shutdown().await;
+            });
+        }
+    });
+    (url, pem)
+}
+
+#[tokio::test]
+async fn keys_are_fetched_over_tls_from_whom_the_machine_trusts_and_nobody_else() {
+    let origin = Origin::start().await;
+    let signer = TokenSigner::ed25519();
+    let (url, trusted) = published_over_tls(json!([signer.jwk("k")])).await;
+    let (other, _) = published_over_tls(json!([signer.jwk("k")])).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("authorities.pem");
+    std::fs::write(&file, trusted).expect("written");
+    let site = gateway().env("SSL_CERT_FILE", &file.display().to_string()).env("NO_PROXY", "*").up().await;
+    pool(&site.api(), "web", &[&origin]).await;
+    school(&site.api(), "ash", "web").await;
+    for (id, iss, url) in [("idp", "https://id.example", &url), ("other", "https://other.example", &other)] {
+        let body = json!({"id": id, "issuer": iss, "audiences": ["school"], "jwks_url": url});
+        site.api().post("token-issuers", body).await.expect(201);
+    }
+    eventually(SOON, || async { status_with(&site, &token(&signer, "k", "nosuch")).await == 403 }).await;
+    assert_eq!(status_with(&site, &token(&signer, "k", "ash")).await, 200);
+    let error = until(SOON, async || {
+        let shown = site.api().get("token-issuers/other").await.expect(200);
+        shown["last_error"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(error.contains("certificate"), "{error}");
+    assert_eq!(site.api().get("token-issuers/other").await.expect(200)["keys"], json!([]));
+}
+
+/// A proxy that lacks a key says so, and a minute after the last look the keys are read again, without anybody's doing.
+#[tokio::test]
+async fn a_key_that_a_proxy_lacks_is_fetched_by_itself() {
+    let (origin, idp) = (Origin::start().await, Origin::start().await);
+    let site = gateway_with(&[&origin]).await;
+    let (old, new) = (TokenSigner::ed25519(), TokenSigner::ed25519());
+    publish(&idp, &[old.jwk("old")]);
+    issuer(&site, &idp).await;
+    eventually(SOON, || async { status_with(&site, &token(&old, "old", "nosuch")).await == 403 }).await;
+    publish(&idp, &[old.jwk("old"), new.jwk("new")]);
+    let new_token = token(&new, "new", "ash");
+    assert_eq!(status_with(&site, &new_token).await, 401);
+    eventually(Duration::from_secs(120), || async { status_with(&site, &new_token).await == 200 }).await;
+    assert_eq!(status_with(&site, &token(&old, "old", "ash")).await, 200);
 }
