@@ -834,3 +834,68 @@ async fn txt_values_are_answered_until_they_end_or_are_withdrawn() {
     world.clock.advance_ms(1_000);
     assert_eq!(values().await, [""; 0]);
 }
+
+#[tokio::test]
+async fn every_domain_has_a_check_for_as_long_as_it_is_there() {
+    let world = World::seeded().await;
+    let school = tenant("one");
+    world.put(school.clone()).await;
+    let made = world.put(domain("a.example", &school, Ownership::Unproven)).await.value;
+    let now = world.clock.unix_ms();
+    let due = async |at| world.store.domain_checks_due(at, 10).await.expect("reads");
+    assert_eq!(due(now - 1).await, []);
+    let check = due(now).await.pop().expect("one is due");
+    assert_eq!((check.name.as_str(), &check.life, check.checked_at_ms), ("a.example", &json!(null), None));
+
+    let seen = DomainCheck { next_check_ms: Some(now + 60_000), life: json!({"checks": 1}), ..check.clone() };
+    let save = async |check: &DomainCheck| {
+        let mut transaction = world.begin().await;
+        let saved = transaction.save_domain_check(check).await.expect("saves");
+        transaction.commit_records().await.expect("commits");
+        saved
+    };
+    assert!(save(&seen).await);
+    assert!(!save(&DomainCheck { findings: json!([1]), ..seen.clone() }).await, "another was first");
+    assert_eq!(world.store.next_domain_check().await.expect("reads"), Some(now + 60_000));
+    assert_eq!(world.store.domain_check(&made.name).await.expect("reads").expect("it is there").life, seen.life);
+
+    let mut transaction = world.begin().await;
+    transaction.delete::<Domain>(&made.name, None).await.expect("deletes");
+    commit(transaction).await.expect("commits");
+    assert_eq!(world.store.domain_check(&made.name).await.expect("reads"), None);
+    world.clock.advance_ms(1);
+    world.put(made).await;
+    assert!(!save(&seen).await, "a check of the domain that was removed is not of the one made again");
+}
+
+#[tokio::test]
+async fn a_transfer_goes_with_its_domain_and_a_released_name_is_forgotten_in_time() {
+    let world = World::seeded().await;
+    let school = tenant("one");
+    world.put(school.clone()).await;
+    let made = world.put(domain("a.example", &school, Ownership::Proven)).await.value;
+    let now = world.clock.unix_ms();
+    let transfer = DomainTransfer {
+        name: made.name.clone(),
+        tenant: school.id,
+        token: "t".into(),
+        requested_at_ms: now,
+        requested_by: "test".into(),
+        proven_at_ms: None,
+    };
+    let released = ReleasedName { name: made.name.clone(), tenant: school.id, released_at_ms: now, until_ms: now + 5 };
+    let mut transaction = world.begin().await;
+    transaction.save_domain_transfer(&transfer).await.expect("saves");
+    let proven = DomainTransfer { proven_at_ms: Some(now), ..transfer };
+    transaction.save_domain_transfer(&proven).await.expect("saves");
+    transaction.keep_released_name(&released).await.expect("saves");
+    transaction.commit_records().await.expect("commits");
+    assert_eq!(world.store.domain_transfer(&made.name).await.expect("reads"), Some(proven));
+    assert_eq!(world.store.released_name(&made.name).await.expect("reads"), Some(released));
+    let mut transaction = world.begin().await;
+    transaction.delete::<Domain>(&made.name, None).await.expect("deletes");
+    commit(transaction).await.expect("commits");
+    assert_eq!(world.store.domain_transfer(&made.name).await.expect("reads"), None);
+    world.clock.advance_ms(5);
+    assert_eq!(world.store.released_name(&made.name).await.expect("reads"), None);
+}

@@ -15,6 +15,7 @@
 
 mod aggregate;
 mod audit;
+mod check;
 #[cfg(test)]
 mod contract;
 mod error;
@@ -32,12 +33,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use schoolgate_config::model::{Plan, Revision, Slug, Tenant, Zone};
+use schoolgate_config::model::{DomainName, Plan, Revision, Slug, Tenant, Zone};
 use schoolgate_config::snapshot::Object;
 use schoolgate_config::time::{Clock, SystemClock};
 
 pub use aggregate::{Aggregate, ListQuery, Page, Stored};
 pub use audit::AuditBroken;
+pub use check::{DomainCheck, DomainTransfer, ReleasedName};
 pub use error::StoreError;
 pub use event::{EVENTS_KEPT_MS, Event, EventQuery, NewEvent};
 pub use head::Head;
@@ -450,7 +452,47 @@ impl Store {
         self.sqlite.txt_values(&transaction::canonical(name), self.sqlite.now_ms()).await
     }
 
-    /// Forgets events that are too old or too many, and TXT values that have ended.
+    /// Domains to look at by `now_ms`, the longest due first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn domain_checks_due(&self, now_ms: i64, limit: u32) -> Result<Vec<DomainCheck>, StoreError> {
+        self.sqlite.domain_checks_due(now_ms, limit).await
+    }
+
+    /// When the next domain is to be looked at, milliseconds since 1970.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn next_domain_check(&self) -> Result<Option<i64>, StoreError> {
+        self.sqlite.next_domain_check().await
+    }
+
+    /// How the checks of a domain stand.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn domain_check(&self, name: &DomainName) -> Result<Option<DomainCheck>, StoreError> {
+        self.sqlite.domain_check(name).await
+    }
+
+    /// The tenant that asks for a domain.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn domain_transfer(&self, name: &DomainName) -> Result<Option<DomainTransfer>, StoreError> {
+        self.sqlite.domain_transfer(name).await
+    }
+
+    /// Whose a name was, if that is not long ago.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn released_name(&self, name: &DomainName) -> Result<Option<ReleasedName>, StoreError> {
+        self.sqlite.released_name(name, self.sqlite.now_ms()).await
+    }
+
+    /// Forgets events that are too old or too many, TXT values that have ended, and whose names were long ago.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
@@ -459,6 +501,7 @@ impl Store {
         let now_ms = transaction.now_ms();
         transaction.forget_events(now_ms - EVENTS_KEPT_MS).await?;
         transaction.forget_txt(now_ms).await?;
+        transaction.forget_released_names(now_ms).await?;
         transaction.finish().await
     }
 

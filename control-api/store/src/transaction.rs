@@ -10,6 +10,7 @@ use schoolgate_config::table::RoutingTable;
 
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit;
+use crate::check::{DomainCheck, DomainTransfer, ReleasedName};
 use crate::error::StoreError;
 use crate::event::NewEvent;
 use crate::head::Head;
@@ -207,6 +208,82 @@ impl Transaction {
         self.turn.withdraw_txt(&canonical(name), value).await
     }
 
+    /// How the checks of a domain stand.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn domain_check(&mut self, name: &DomainName) -> Result<Option<DomainCheck>, StoreError> {
+        self.turn.domain_check(name).await
+    }
+
+    /// Saves what a check found. Says `false`, and writes nothing, when the domain went or another check was first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn save_domain_check(&mut self, check: &DomainCheck) -> Result<bool, StoreError> {
+        self.turn.save_domain_check(check).await
+    }
+
+    /// The tenant that asks for a domain.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn domain_transfer(&mut self, name: &DomainName) -> Result<Option<DomainTransfer>, StoreError> {
+        self.turn.domain_transfer(name).await
+    }
+
+    /// Remembers that a tenant asks for a domain, in the place of any before it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn save_domain_transfer(&mut self, transfer: &DomainTransfer) -> Result<(), StoreError> {
+        self.turn.save_domain_transfer(transfer).await
+    }
+
+    /// Forgets that a tenant asks for a domain. Says whether one did.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn drop_domain_transfer(&mut self, name: &DomainName) -> Result<bool, StoreError> {
+        self.turn.drop_domain_transfer(name).await
+    }
+
+    /// Whose a name was, if that is not long ago.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn released_name(&mut self, name: &DomainName) -> Result<Option<ReleasedName>, StoreError> {
+        self.turn.released_name(name, self.now_ms).await
+    }
+
+    /// Remembers whose a name was.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn keep_released_name(&mut self, released: &ReleasedName) -> Result<(), StoreError> {
+        self.turn.keep_released_name(released).await
+    }
+
+    /// Forgets whose a name was. Says whether that was remembered.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn drop_released_name(&mut self, name: &DomainName) -> Result<bool, StoreError> {
+        self.turn.drop_released_name(name).await
+    }
+
+    /// Keeps what was written beside the objects (checks, events, transfers): no number, no audit.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    ///
+    /// # Panics
+    /// When an object was changed: such a change is numbered, by [`Self::commit`].
+    pub async fn commit_records(self) -> Result<(), StoreError> {
+        assert!(self.changes.is_empty(), "a change of objects has a number");
+        self.finish().await
+    }
+
     /// Makes a token.
     ///
     /// # Errors
@@ -282,6 +359,7 @@ impl Transaction {
         entry.hash = hex::encode(hash);
         self.turn.insert_audit(&entry, &summary_text).await?;
         if !self.changes.is_empty() {
+            self.turn.follow_domains(&self.changes, self.now_ms).await?;
             self.turn.insert_changes(number, &self.changes).await?;
         }
         tracing::debug!(change = number, "change {number}: {} {} {}", entry.actor, entry.action, entry.object);
@@ -346,6 +424,10 @@ impl Transaction {
 
     pub(crate) async fn forget_events(&mut self, before_ms: i64) -> Result<(), StoreError> {
         self.turn.forget_events(before_ms).await
+    }
+
+    pub(crate) async fn forget_released_names(&mut self, before_ms: i64) -> Result<(), StoreError> {
+        self.turn.forget_released_names(before_ms).await
     }
 
     pub(crate) async fn forget_txt(&mut self, before_ms: i64) -> Result<(), StoreError> {

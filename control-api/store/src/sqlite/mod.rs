@@ -7,6 +7,7 @@
 mod audit;
 mod certificates;
 mod dns_txt;
+mod domain_checks;
 mod events;
 mod leases;
 mod objects;
@@ -271,6 +272,11 @@ reads! {
     async fn note(&self, key: &str) -> Option<String> = records;
     async fn events(&self, query: &crate::EventQuery) -> Vec<crate::Event> = events;
     async fn txt_values(&self, name: &str, now_ms: i64) -> Vec<String> = dns_txt;
+    async fn domain_checks_due(&self, now_ms: i64, limit: u32) -> Vec<crate::DomainCheck> = domain_checks;
+    async fn next_domain_check(&self) -> Option<i64> = domain_checks;
+    async fn domain_check(&self, name: &schoolgate_config::model::DomainName) -> Option<crate::DomainCheck> = domain_checks;
+    async fn domain_transfer(&self, name: &schoolgate_config::model::DomainName) -> Option<crate::DomainTransfer> = domain_checks;
+    async fn released_name(&self, name: &schoolgate_config::model::DomainName, now_ms: i64) -> Option<crate::ReleasedName> = domain_checks;
 }
 
 impl Sqlite {

@@ -18,10 +18,12 @@ use schoolgate_config::model::{DomainName, Fingerprint, Tenant};
 use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 
 use super::{
-    Sqlite, TenantField, audit, certificates, dns_txt, events, fault, leases, objects, records, revisions, signed,
+    Sqlite, TenantField, audit, certificates, dns_txt, domain_checks, events, fault, leases, objects, records,
+    revisions, signed,
 };
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit::FIRST;
+use crate::check::{DomainCheck, DomainTransfer, ReleasedName};
 use crate::error::StoreError;
 use crate::event::NewEvent;
 use crate::head::Head;
@@ -374,6 +376,16 @@ turns! {
     async fn publish_txt(&mut self, name: &str, value: &str, expires_at_ms: i64) -> () = dns_txt;
     async fn withdraw_txt(&mut self, name: &str, value: &str) -> bool = dns_txt;
     async fn forget_txt(&mut self, before_ms: i64) -> () = dns_txt;
+    async fn domain_check(&mut self, name: &DomainName) -> Option<DomainCheck> = domain_checks;
+    async fn save_domain_check(&mut self, check: &DomainCheck) -> bool = domain_checks;
+    async fn follow_domains(&mut self, changes: &[Change], now_ms: i64) -> () = domain_checks;
+    async fn domain_transfer(&mut self, name: &DomainName) -> Option<DomainTransfer> = domain_checks;
+    async fn save_domain_transfer(&mut self, transfer: &DomainTransfer) -> () = domain_checks;
+    async fn drop_domain_transfer(&mut self, name: &DomainName) -> bool = domain_checks;
+    async fn released_name(&mut self, name: &DomainName, now_ms: i64) -> Option<ReleasedName> = domain_checks;
+    async fn keep_released_name(&mut self, released: &ReleasedName) -> () = domain_checks;
+    async fn drop_released_name(&mut self, name: &DomainName) -> bool = domain_checks;
+    async fn forget_released_names(&mut self, before_ms: i64) -> () = domain_checks;
 }
 
 impl Turn {
