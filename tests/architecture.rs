@@ -58,6 +58,17 @@ fn the_control_plane_and_the_certificate_worker_meet_in_the_store_only() {
 }
 
 #[test]
+fn the_dns_is_asked_by_a_crate_of_its_own() {
+    assert_reaches_none(
+        "schoolgate-dns",
+        &["sqlx", "axum", "pingora", "instant-acme", "schoolgate-store", "schoolgate-control-api", "schoolgate-acme"],
+    );
+    for package in ["schoolgate-config", "schoolgate-proxy", "schoolgate-store"] {
+        assert_reaches_none(package, &["hickory"]);
+    }
+}
+
+#[test]
 fn sql_is_known_to_the_store_alone() {
     for package in ["schoolgate-config", "schoolgate-proxy"] {
         assert_reaches_none(package, &["sqlx"]);

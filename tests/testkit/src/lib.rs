@@ -4,6 +4,7 @@
 //! * [`Origin`]: a backend that echoes, streams, waits, lies, refuses, dies and comes back.
 //! * [`Client`], [`TlsConn`]: the outside. Names resolve to the site whatever they are.
 //! * [`Link`]: a TCP path that delays, stalls, cuts and refuses.
+//! * [`Dns`]: a DNS of the test's own: zones that it edits, one server that knows them and resolvers that may lag or lie.
 //! * [`TokenSigner`]: somebody who issues tokens.
 //! * [`eventually`]: waits for a state; nothing here waits for a while.
 //!
@@ -11,6 +12,7 @@
 
 mod api;
 mod client;
+mod dns;
 mod eventually;
 mod link;
 mod origin;
@@ -21,6 +23,7 @@ mod token_signer;
 
 pub use api::{Api, ApiAnswer};
 pub use client::{Client, ClientBuilder, Http};
+pub use dns::{Dns, Records, Trouble};
 pub use eventually::{eventually, until};
 pub use link::Link;
 pub use origin::{Answer, Mood, Origin, OriginBuilder, RequestHead};

@@ -1,0 +1,5 @@
+//! Every mistake that a school makes in its DNS is made here, and called by its name.
+
+mod mistakes;
+mod responder;
+mod world;
