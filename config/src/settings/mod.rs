@@ -109,6 +109,7 @@ impl Settings {
         if let Err(e) = self.node_name() {
             return refuse("proxy.node", &self.proxy.node, &e.to_string());
         }
+        self.dns.check()?;
         self.context_keys.check()?;
         self.proxy.security.check()?;
         self.proxy.limits.check()

@@ -486,11 +486,58 @@ pub enum Issuer {
 }
 
 /// `[dns]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dns {
     /// Resolvers asked about domains; empty means the system's.
     pub resolvers: Vec<SocketAddr>,
+    /// The port at which authoritative servers are asked: 53, but in tests.
+    pub authoritative_port: u16,
+    /// How CAA records name the CA (`letsencrypt.org`), the preferred one first; empty: as the directory of `[acme]` says.
+    pub caa_identities: Vec<String>,
+    /// Where our own authoritative server for `acme.<zone>` and `_acme-challenge.<zone>` listens, UDP and TCP; not set: it
+    /// does not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// The name of that server in its NS and SOA records; empty: `ns.<zone>`.
+    pub name: String,
+}
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            resolvers: Vec::new(),
+            authoritative_port: 53,
+            caa_identities: Vec::new(),
+            listen: None,
+            name: String::new(),
+        }
+    }
+}
+
+impl Dns {
+    /// Checks what no single field can.
+    ///
+    /// # Errors
+    /// The first [`SettingsError::Value`] found.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        let refuse = |key: &str, found: &dyn ToString, expected: String| {
+            Err(SettingsError::Value { key: format!("dns.{key}"), found: found.to_string(), expected })
+        };
+        let names = self.caa_identities.iter().map(|name| ("caa_identities", name));
+        let own = (!self.name.is_empty()).then_some(("name", &self.name));
+        for (key, name) in names.chain(own) {
+            if let Err(e) = crate::model::DomainName::parse(name) {
+                return refuse(key, name, e.to_string());
+            }
+        }
+        if self.authoritative_port == 0 {
+            return refuse("authoritative_port", &0, "1 to 65535".to_owned());
+        }
+        match self.resolvers.iter().find(|resolver| resolver.port() == 0) {
+            Some(resolver) => refuse("resolvers", resolver, "an address with a port, such as 9.9.9.9:53".to_owned()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// `[keys]`
