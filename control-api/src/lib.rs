@@ -23,7 +23,7 @@ mod metrics;
 mod operation;
 mod socket;
 
-pub use background::KeyRefresher;
+pub use background::{DomainChecks, KeyRefresher, PlatformFacts, StoredTxt};
 pub use bootstrap::{ADMIN_TOKEN, BootstrapError, JWKS, NODE_TOKEN, bootstrap};
 pub use context_keys::{ContextKeys, Rotation};
 pub use jwks::jwks;

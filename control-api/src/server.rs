@@ -21,17 +21,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use schoolgate_config::model::DomainName;
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_store::Store;
 
-use crate::background::KeyRefresher;
+use crate::background::{DomainChecks, KeyRefresher};
 use crate::context_keys::ContextKeys;
 use crate::http::envelope::Peer;
 use crate::http::router::router;
 use crate::http::{Api, Parts};
 use crate::metrics::Metrics;
-use crate::operation::Platform;
 use crate::publish::Publisher;
 use crate::socket::{Socket, SocketError};
 
@@ -67,10 +65,8 @@ pub struct ControlOptions {
     pub publisher: Publisher,
     /// Reads the keys of issuers of tokens; [`KeyRefresher::run`] is the caller's to start.
     pub keys: KeyRefresher,
-    /// Names within these count as owned and pointing here.
-    pub assume_owned: Vec<DomainName>,
-    /// What apex domains point at.
-    pub addresses: Vec<std::net::IpAddr>,
+    /// Checks domains, and knows the platform that they belong to; [`DomainChecks::run`] is the caller's to start.
+    pub domain_checks: DomainChecks,
     /// Whether a worker issues certificates within seconds, so that `?wait=applied` should wait for them.
     pub issues_at_once: bool,
     /// How the keys of `X-Tenant-Context` take turns; [`crate::Rotation::run`] is the caller's to start.
@@ -160,7 +156,8 @@ impl ControlServer {
             publisher: options.publisher,
             feed,
             keys: options.keys,
-            platform: Arc::new(Platform { assume_owned: options.assume_owned, addresses: options.addresses }),
+            platform: options.domain_checks.platform(),
+            domain_checks: options.domain_checks,
             issues_at_once: options.issues_at_once,
             context_keys: options.context_keys,
             metrics: Metrics::new(),

@@ -1,9 +1,14 @@
 //! Reconcilers: woken or on their period, they read what is, compare it with what should be, and do one idempotent step.
 
+mod domain_checks;
 mod key_schedule;
 mod key_source;
+mod stored_txt;
 mod token_keys;
 
+pub(crate) use domain_checks::CheckRefusal;
+pub use domain_checks::{DomainChecks, PlatformFacts};
 pub(crate) use key_source::KeySourceError;
+pub use stored_txt::StoredTxt;
 pub use token_keys::KeyRefresher;
 pub(crate) use token_keys::RefreshRefusal;

@@ -119,7 +119,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::background::KeyRefresher;
+    use crate::background::{DomainChecks, KeyRefresher, PlatformFacts};
     use crate::http::Parts;
     use crate::metrics::Metrics;
     use crate::publish::Publisher;
@@ -131,8 +131,15 @@ mod tests {
         let store = Store::open(&url, OpenMode::Create).await.expect("a store");
         let publisher = Publisher::load(store.clone()).await.expect("loaded");
         let keys = KeyRefresher::new(store.clone(), publisher.feed(), std::sync::Arc::new(SystemClock));
+        let checker = schoolgate_dns::Checker::new(schoolgate_dns::CheckerOptions {
+            resolvers: Vec::new(),
+            authoritative_port: 53,
+        });
+        let domain_checks =
+            DomainChecks::new(store.clone(), checker, PlatformFacts::default(), std::sync::Arc::new(SystemClock));
         let api = Api::new(Parts {
             keys,
+            domain_checks,
             store,
             feed: publisher.feed(),
             publisher,

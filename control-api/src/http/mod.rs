@@ -48,7 +48,7 @@ use utoipa::ToSchema;
 use schoolgate_config::time::Clock;
 use schoolgate_store::{Page, Store};
 
-use crate::background::KeyRefresher;
+use crate::background::{DomainChecks, KeyRefresher};
 use crate::context_keys::ContextKeys;
 use crate::metrics::Metrics;
 use crate::operation::Platform;
@@ -69,6 +69,8 @@ pub(crate) struct Parts {
     pub(crate) keys: KeyRefresher,
     /// What the settings say.
     pub(crate) platform: Arc<Platform>,
+    /// Looks at the DNS of domains.
+    pub(crate) domain_checks: DomainChecks,
     /// Whether a certificate comes within the time that a caller waits.
     pub(crate) issues_at_once: bool,
     /// How the keys of `X-Tenant-Context` take turns.

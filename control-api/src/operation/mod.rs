@@ -29,6 +29,7 @@ use schoolgate_config::model::DomainName;
 use schoolgate_config::snapshot::ObjectKind;
 use schoolgate_config::table::{Violation, Violations};
 use schoolgate_config::time::rfc3339;
+use schoolgate_dns::CaIdentity;
 use schoolgate_store::{Aggregate, Store, StoreError, Stored, Transaction};
 
 use document::FieldError;
@@ -41,6 +42,8 @@ pub(crate) struct Platform {
     pub(crate) assume_owned: Vec<DomainName>,
     /// What apex domains point at.
     pub(crate) addresses: Vec<IpAddr>,
+    /// The certificate authorities that CAA records must let issue, the preferred one first; none: CAA does not matter.
+    pub(crate) issuers: Vec<CaIdentity>,
 }
 
 /// A write in progress.

@@ -82,6 +82,7 @@ async fn each_role_does_what_the_table_says() {
     let (site, tenant) = Site::with_tenant("greenhill").await;
     let mine = tenant["id"].clone();
     let other = site.tenant("riverside").await;
+    let tenant = site.api.patch("tenants/slug:greenhill", json!({"plan": "standard"})).await.expect(200);
     site.api.post("domains", json!({"name": "erp.test", "tenant": "greenhill"})).await.expect(201);
     // Read the list, change something harmless, by subject; then who may.
     let reads =

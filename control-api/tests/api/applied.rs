@@ -65,6 +65,7 @@ async fn a_domain_is_waited_for_with_its_certificate() {
     let site = Site::with_issuer(true).await;
     site.pool("shared").await;
     site.tenant("greenhill").await;
+    site.api.patch("tenants/slug:greenhill", json!({"plan": "standard"})).await.expect(200);
     let (node, issuer) = (site.node("node-a"), site.issuer());
     let body = json!({"name": "erp.greenhill.test", "tenant": "greenhill"});
     let answer = site.api.post("domains?wait=applied", body).await;

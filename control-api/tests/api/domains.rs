@@ -43,7 +43,8 @@ async fn a_name_that_is_not_proven_blocks_and_says_what_to_set() {
     assert_eq!(records[1]["value"], format!("{token}.cname.schools.test"));
     assert_eq!((&records[2]["purpose"], &records[2]["optional"]), (&json!("certificate"), &json!(true)));
 
-    let apex = site.api.post("domains", json!({"name": "greenhill.example", "tenant": "greenhill"})).await.expect(201);
+    site.tenant("riverside").await;
+    let apex = site.api.post("domains", json!({"name": "greenhill.example", "tenant": "riverside"})).await.expect(201);
     let types: Vec<_> = apex["records"].as_array().expect("a list").iter().map(|r| r["type"].clone()).collect();
     assert_eq!(types, ["TXT", "ALIAS", "A", "CNAME"]);
     assert_eq!(apex["records"][2]["value"], "192.0.2.7");
@@ -80,7 +81,7 @@ async fn names_that_cannot_be_domains_are_refused_with_every_reason() {
     let refused = site.api.post("domains", json!({"name": "no spaces.test", "tenant": "nobody", "prime": 1})).await;
     let refused = problem(refused, 422, "VALIDATION_FAILED");
     assert_eq!(crate::site::pointers(&refused), ["/name", "/prime", "/tenant"]);
-    for name in ["test", "10.0.0.1", "*.greenhill.test"] {
+    for name in ["test", "10.0.0.1", "*.greenhill.test", "co.uk"] {
         let refused = site.api.post("domains", json!({"name": name, "tenant": "greenhill"})).await;
         assert_eq!(crate::site::pointers(&problem(refused, 422, "VALIDATION_FAILED")), ["/name"], "{name}");
     }
@@ -94,6 +95,7 @@ async fn names_that_cannot_be_domains_are_refused_with_every_reason() {
 #[tokio::test]
 async fn a_tenant_has_one_main_name() {
     let (site, _) = Site::with_tenant("greenhill").await;
+    site.api.patch("tenants/slug:greenhill", json!({"plan": "premium"})).await.expect(200);
     let add = async |name: &str| {
         site.api.post("domains", json!({"name": name, "tenant": "greenhill"})).await.expect(201)["primary"].clone()
     };
@@ -118,6 +120,7 @@ async fn a_tenant_has_one_main_name() {
 #[tokio::test]
 async fn anybody_may_ask_whether_a_school_is_here() {
     let (site, _) = Site::with_tenant("greenhill").await;
+    site.api.patch("tenants/slug:greenhill", json!({"plan": "premium"})).await.expect(200);
     let anybody = site.api.anonymous();
     let found = anybody.get("/api/public/verify-tenant?slug=Greenhill").await.expect(200);
     assert_eq!((&found["valid"], &found["host"]), (&json!(true), &json!("greenhill.schools.test")));
@@ -146,4 +149,137 @@ async fn anybody_may_ask_whether_a_school_is_here() {
     let limited = limited.expect("one address asks only so often");
     assert!(limited.header("retry-after").is_some());
     problem(limited, 429, "RATE_LIMITED");
+}
+
+/// A school's zone in the test's DNS.
+async fn with_zone() -> (Site, serde_json::Value) {
+    let (site, _) = Site::with_tenant("greenhill").await;
+    for zone in ["example", "greenhill.example"] {
+        site.dns.records.zone(zone);
+    }
+    let made = site.api.post("domains", json!({"name": "erp.greenhill.example", "tenant": "greenhill"})).await;
+    (site, made.expect(201))
+}
+
+#[tokio::test]
+async fn a_check_sees_what_the_school_did_and_comes_only_so_often() {
+    let (site, domain) = with_zone().await;
+    let records = domain["records"].as_array().expect("a list");
+    let proof = records[0]["value"].as_str().expect("text");
+    site.dns.records.add(&format!("_schoolgate.erp.greenhill.example TXT \"{proof}\""));
+    let checked = site.api.post("domains/erp.greenhill.example/check", json!({})).await.expect(200);
+    let first = &checked["blocking"][0];
+    assert_eq!((&first["code"], &first["axis"]), (&json!("TXT_MALFORMED"), &json!("ownership")), "{checked}");
+    assert_eq!((&first["who_acts"], &first["resolver"]), (&json!("school"), &json!("ns.dns.test (127.0.0.1)")));
+    assert!(checked["checked_at"].is_string() && checked["next_check_at"].is_string(), "{checked}");
+    assert_eq!(checked["blocking"][1]["code"], "NOT_POINTING_HERE");
+
+    let again = site.api.post("domains/erp.greenhill.example/verify", json!({})).await;
+    let seconds: u32 = again.header("retry-after").and_then(|s| s.parse().ok()).expect("seconds");
+    assert!((1..=10).contains(&seconds), "{seconds}");
+    problem(again, 429, "RATE_LIMITED");
+    problem(site.api.post("domains/none.example/check", json!({})).await, 404, "NOT_FOUND");
+    let viewer = site.api_of(json!({"name": "v", "role": "tenant-viewer", "tenants": [domain["tenant"]]})).await;
+    problem(viewer.post("domains/erp.greenhill.example/check", json!({})).await, 403, "FORBIDDEN");
+    viewer.get("domains/erp.greenhill.example").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_check_proves_a_domain_that_is_set_as_it_should_be() {
+    let (site, domain) = with_zone().await;
+    let value = |n: usize| domain["records"][n]["value"].as_str().expect("text").to_owned();
+    site.dns.records.zone("schools.test");
+    site.dns.records.add(&format!("{} A 192.0.2.7", value(1)));
+    site.dns.records.add(&format!("_schoolgate.erp.greenhill.example TXT {}", value(0)));
+    site.dns.records.add(&format!("erp.greenhill.example CNAME {}", value(1)));
+    let checked = site.api.post("domains/erp.greenhill.example/check", json!({})).await.expect(200);
+    assert_eq!((&checked["ownership"], &checked["routing"]), (&json!("proven"), &json!("here")), "{checked}");
+    assert_eq!(checked["blocking"].as_array().map(Vec::len), Some(1), "the certificate is ordered now: {checked}");
+    let events = site.api.get("domains/erp.greenhill.example/events").await.expect(200);
+    let kinds: Vec<_> = events["items"].as_array().expect("a list").iter().map(|event| &event["kind"]).collect();
+    assert_eq!(kinds, ["domain.here", "domain.proven"]);
+    let audit = site.api.get("audit?object=domain%20erp.greenhill.example").await.expect(200);
+    assert_eq!(
+        (&audit["items"][0]["action"], &audit["items"][0]["actor"]),
+        (&json!("domain.check"), &json!("domain-checks"))
+    );
+}
+
+#[tokio::test]
+async fn the_people_of_a_schools_dns_are_told_what_to_set_in_three_ways() {
+    let (site, domain) = with_zone().await;
+    let proof = domain["records"][0]["value"].as_str().expect("text");
+    let path = "domains/erp.greenhill.example/instructions";
+    let instructions = site.api.get(path).await.expect(200);
+    assert_eq!(instructions["records"], domain["records"]);
+    assert_eq!(instructions["recommended"][0]["value"], "0 issue \"letsencrypt.org\"");
+    let bind = site.api.get(&format!("{path}?format=bind")).await;
+    assert_eq!(bind.header("content-type"), Some("text/plain; charset=utf-8"));
+    let line = format!("_schoolgate.erp.greenhill.example. 3600 IN TXT \"{proof}\"");
+    assert!(bind.text.lines().any(|found| found == line), "{}", bind.text);
+    let letter = site.api.get(&format!("{path}?format=text")).await.text;
+    assert!(letter.contains(&format!("Value: {proof}")), "{letter}");
+    problem(site.api.get(&format!("{path}?format=pdf")).await, 400, "BAD_REQUEST");
+}
+
+#[tokio::test]
+async fn a_plan_has_room_for_so_many_domains() {
+    let (site, _) = Site::with_tenant("greenhill").await;
+    site.api.post("domains", json!({"name": "a.test", "tenant": "greenhill"})).await.expect(201);
+    let refused = site.api.post("domains", json!({"name": "b.test", "tenant": "greenhill"})).await;
+    let refused = problem(refused, 409, "QUOTA_EXCEEDED");
+    assert!(refused["message"].as_str().is_some_and(|text| text.contains("allows 1 domain, ")), "{refused}");
+    site.api.patch("tenants/slug:greenhill", json!({"plan": "standard"})).await.expect(200);
+    site.api.post("domains", json!({"name": "b.test", "tenant": "greenhill"})).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_proved_goes_to_who_proves_it() {
+    let (site, _) = with_zone().await;
+    let riverside = site.tenant("riverside").await;
+    let taken = site.api.post("domains", json!({"name": "erp.greenhill.example", "tenant": "riverside"})).await;
+    let taken = problem(taken, 409, "DOMAIN_EXISTS");
+    assert!(taken["message"].as_str().is_some_and(|text| text.contains("/transfer")), "{taken}");
+    let path = "domains/erp.greenhill.example/transfer";
+    problem(site.api.post(path, json!({"tenant": "greenhill"})).await, 409, "DOMAIN_EXISTS");
+    problem(site.api.post(path, json!({"tenant": "nobody"})).await, 422, "VALIDATION_FAILED");
+    let asked = site.api.post(path, json!({"tenant": "riverside"})).await.expect(200);
+    assert_eq!((&asked["moved"], &asked["transfer"]["tenant"]), (&json!(false), &riverside["id"]));
+    site.dns.records.add(&format!(
+        "_schoolgate.erp.greenhill.example TXT {}",
+        asked["records"][0]["value"].as_str().expect("text")
+    ));
+    let moved = site.api.post("domains/erp.greenhill.example/check", json!({})).await.expect(200);
+    assert_eq!((&moved["tenant_slug"], &moved["ownership"]), (&json!("riverside"), &json!("proven")), "{moved}");
+    assert_eq!((&moved["primary"], &moved["transfer"]), (&json!(true), &serde_json::Value::Null));
+    let events = site.api.get("tenants/slug:greenhill/events?kind=domain.moved_away").await.expect(200);
+    assert_eq!(events["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn a_request_for_a_domain_can_be_withdrawn_by_who_asked() {
+    let (site, domain) = with_zone().await;
+    let riverside = site.tenant("riverside").await;
+    let path = "domains/erp.greenhill.example/transfer";
+    problem(site.api.delete(path).await, 404, "NOT_FOUND");
+    let token = |tenant: &serde_json::Value| json!({"name": "t", "role": "tenant-admin", "tenants": [tenant]});
+    let (has, asks) = (site.api_of(token(&domain["tenant"])).await, site.api_of(token(&riverside["id"])).await);
+    problem(has.post(path, json!({"tenant": "riverside"})).await, 403, "FORBIDDEN");
+    asks.post(path, json!({"tenant": "riverside"})).await.expect(200);
+    let shown = site.api.get("domains/erp.greenhill.example").await.expect(200);
+    assert_eq!(shown["transfer"]["tenant"], riverside["id"]);
+    problem(has.delete(path).await, 403, "FORBIDDEN");
+    assert_eq!(asks.delete(path).await.status, 204);
+    assert_eq!(site.api.get("domains/erp.greenhill.example").await.expect(200)["transfer"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn a_reserved_name_moves_at_once_between_tenants_of_one_operator() {
+    let (site, _) = Site::with_tenant("greenhill").await;
+    site.tenant("riverside").await;
+    site.api.post("domains", json!({"name": "erp.test", "tenant": "greenhill"})).await.expect(201);
+    let moved = site.api.post("domains/erp.test/transfer", json!({"tenant": "riverside"})).await.expect(200);
+    assert_eq!(moved["moved"], true);
+    assert_eq!(site.api.get("domains/erp.test").await.expect(200)["tenant_slug"], "riverside");
+    site.api.post("domains/erp.test/check", json!({})).await.expect(200);
 }

@@ -20,8 +20,7 @@ async fn an_address_in_use_is_named() {
         store: site.store.clone(),
         publisher: site.publisher.clone(),
         keys: site.keys.clone(),
-        assume_owned: Vec::new(),
-        addresses: Vec::new(),
+        domain_checks: site.domain_checks.clone(),
         issues_at_once: false,
         context_keys: ContextKeys::new(Arc::new(Keeper::new(&[7; 32])), &Default::default()),
     };

@@ -9,9 +9,12 @@ use schoolgate_config::model::{Certificate, CertificateRef, Fingerprint, Revisio
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::{FeedServer, Publisher};
-use schoolgate_control_api::{ContextKeys, ControlHandle, ControlOptions, ControlServer, KeyRefresher, bootstrap};
+use schoolgate_control_api::{
+    ContextKeys, ControlHandle, ControlOptions, ControlServer, DomainChecks, KeyRefresher, PlatformFacts, bootstrap,
+};
+use schoolgate_dns::{CaIdentity, Checker, CheckerOptions};
 use schoolgate_store::{Actor, OpenMode, Store};
-use schoolgate_testkit::{Api, ApiAnswer};
+use schoolgate_testkit::{Api, ApiAnswer, Dns};
 use serde_bytes::ByteBuf;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,6 +32,8 @@ pub(crate) struct Site {
     pub(crate) handle: Option<ControlHandle>,
     pub(crate) data: PathBuf,
     pub(crate) keeper: Keeper,
+    pub(crate) dns: Dns,
+    pub(crate) domain_checks: DomainChecks,
     _dir: TempDir,
 }
 
@@ -57,21 +62,31 @@ impl Site {
         tokio::spawn(publisher.clone().run(std::future::pending()));
         let keys = KeyRefresher::new(store.clone(), publisher.feed(), Arc::new(SystemClock));
         tokio::spawn(keys.clone().run(std::future::pending()));
+        let facts = PlatformFacts {
+            assume_owned: vec!["test".parse().expect("a name")],
+            addresses: vec!["192.0.2.7".parse().expect("an address")],
+            issuers: vec![CaIdentity::named("letsencrypt.org")],
+        };
+        let dns = Dns::start().await;
+        let checker = Checker::new(CheckerOptions {
+            resolvers: dns.resolvers().to_vec(),
+            authoritative_port: dns.authoritative_port(),
+        });
+        let domain_checks = DomainChecks::new(store.clone(), checker, facts, Arc::new(SystemClock));
         let options = ControlOptions {
             keys: keys.clone(),
             listen: ([127, 0, 0, 1], 0).into(),
             socket: None,
             store: store.clone(),
             publisher: publisher.clone(),
-            assume_owned: vec!["test".parse().expect("a name")],
-            addresses: vec!["192.0.2.7".parse().expect("an address")],
+            domain_checks: domain_checks.clone(),
             issues_at_once,
             context_keys: ContextKeys::new(Arc::new(Keeper::new(&[7; 32])), &Default::default()),
         };
         let handle = ControlServer::start(options).await.expect("a server");
         let token = std::fs::read_to_string(data.join("admin.token")).expect("the admin's token");
         let api = Api::new(handle.address(), Some(&token));
-        Self { api, store, publisher, keys, handle: Some(handle), data, keeper, _dir: dir }
+        Self { api, store, publisher, keys, handle: Some(handle), data, keeper, dns, domain_checks, _dir: dir }
     }
 
     /// A pool `shared` and a tenant on it.
