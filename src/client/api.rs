@@ -119,6 +119,11 @@ impl Api {
         self.send(Method::GET, path, query, None, ANSWER_WITHIN).await
     }
 
+    /// Reads a text.
+    pub(crate) async fn text(&self, path: &[&str], query: &[(&str, String)]) -> anyhow::Result<String> {
+        Ok(self.exchange(Method::GET, path, query, None, ANSWER_WITHIN).await?.0)
+    }
+
     /// Reads a list to its end, or up to `limit` items.
     pub(crate) async fn list(
         &self,
@@ -166,6 +171,25 @@ impl Api {
         body: Option<&Value>,
         within: Duration,
     ) -> anyhow::Result<Value> {
+        let (text, applied) = self.exchange(method, path, query, body, within).await?;
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        if applied == Some(false) {
+            let waiting = super::output::text_at(&json, "/applied/waiting_for");
+            let who = if waiting.is_empty() { "not every proxy".to_owned() } else { format!("not {waiting}") };
+            bail!("the change is committed, but {who} serves it yet; `schoolgate status` shows why");
+        }
+        Ok(json)
+    }
+
+    /// One request, and the text of its answer with whether every proxy serves the change.
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: Option<&Value>,
+        within: Duration,
+    ) -> anyhow::Result<(String, Option<bool>)> {
         let url = self.url(path)?;
         let mut request = self.http.request(method.clone(), url).query(query).timeout(within);
         if let Some(token) = &self.token {
@@ -179,16 +203,11 @@ impl Api {
         let status = answer.status();
         let applied = answer.headers().get("schoolgate-applied").map(|value| value == "true");
         let text = answer.text().await.context("the control API's answer broke off")?;
-        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         if !status.is_success() {
-            return Err(Problem { status, body: json, has_token: self.token.is_some() }.into());
+            let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+            return Err(Problem { status, body, has_token: self.token.is_some() }.into());
         }
-        if applied == Some(false) {
-            let waiting = super::output::text_at(&json, "/applied/waiting_for");
-            let who = if waiting.is_empty() { "not every proxy".to_owned() } else { format!("not {waiting}") };
-            bail!("the change is committed, but {who} serves it yet; `schoolgate status` shows why");
-        }
-        Ok(json)
+        Ok((text, applied))
     }
 
     fn url(&self, path: &[&str]) -> anyhow::Result<Url> {

@@ -5,6 +5,7 @@ mod body;
 pub(crate) mod domain;
 pub(crate) mod explain;
 pub(crate) mod keys;
+mod ladder;
 mod output;
 pub(crate) mod plan;
 pub(crate) mod pool;

@@ -9,14 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use schoolgate_acme::internal::InternalAuthority;
 use schoolgate_acme::worker::Worker;
-use schoolgate_config::model::{DomainName, Zone};
+use schoolgate_config::model::Zone;
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::settings::{Control, Settings};
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::Publisher;
 use schoolgate_control_api::{
-    ContextKeys, ControlError, ControlHandle, ControlOptions, ControlServer, KeyRefresher, Rotation, SocketNeed,
-    SocketOptions, bootstrap,
+    ContextKeys, ControlError, ControlHandle, ControlOptions, ControlServer, DomainChecks, KeyRefresher, Rotation,
+    SocketNeed, SocketOptions, bootstrap,
 };
 use schoolgate_store::{OpenMode, Store};
 use serde_json::json;
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::data_dir::{Addresses, DataDir};
+use super::dns;
 use super::notify::{self, Notice};
 use super::signals;
 use super::start::{self, Flags, runtime};
@@ -91,6 +92,7 @@ pub(super) struct ControlPlane {
     pub(super) publisher: Publisher,
     pub(super) keeper: Arc<Keeper>,
     api: ControlHandle,
+    dns: Option<SocketAddr>,
     background: Supervisor,
     stop: CancellationToken,
 }
@@ -114,7 +116,11 @@ impl ControlPlane {
 
         let keys = KeyRefresher::new(store.clone(), publisher.feed(), Arc::clone(&clock));
         let context_keys = ContextKeys::new(Arc::clone(&keeper), &settings.context_keys);
-        let api = start_api(settings, &store, &publisher, keys.clone(), context_keys.clone()).await?;
+        let domain_checks = dns::checks(settings, &store, Arc::clone(&clock))?;
+        let services = (keys.clone(), domain_checks.clone());
+        let responder = dns::responder(settings, &store).await?;
+        let dns = responder.as_ref().map(schoolgate_dns::Responder::address);
+        let api = start_api(settings, &store, &publisher, services, context_keys.clone()).await?;
 
         let stop = CancellationToken::new();
         let background = Supervisor::new(stop.clone());
@@ -134,6 +140,16 @@ impl ControlPlane {
         let token = stop.clone();
         background.keep_running("token-keys", move || keys.clone().run(token.clone().cancelled_owned()));
         let token = stop.clone();
+        // Its own name: of two processes that shared one, both would hold the lease.
+        let holder = format!("control-{}", schoolgate_config::time::new_ulid());
+        background.keep_running("domain-checks", move || {
+            let (checks, token, holder) = (domain_checks.clone(), token.clone(), holder.clone());
+            async move { checks.run(&holder, token.cancelled_owned()).await }
+        });
+        if let Some(responder) = responder {
+            tokio::spawn(responder.run(stop.clone()));
+        }
+        let token = stop.clone();
         background.keep_running("certificates", move || {
             let (worker, token) = (worker.clone(), token.clone());
             async move {
@@ -143,7 +159,7 @@ impl ControlPlane {
                 }
             }
         });
-        Ok(Self { store, publisher, keeper, api, background, stop })
+        Ok(Self { store, publisher, keeper, api, dns, background, stop })
     }
 
     /// Where the control API listens.
@@ -159,7 +175,7 @@ impl ControlPlane {
     /// Where the control API is found.
     pub(super) fn addresses(&self) -> Addresses {
         let socket = self.api.socket().map(Path::to_owned);
-        Addresses { control: Some(self.address()), socket, ..Addresses::default() }
+        Addresses { control: Some(self.address()), socket, dns: self.dns, ..Addresses::default() }
     }
 
     /// Stops taking requests, finishes what is in flight, closes the store.
@@ -194,18 +210,16 @@ async fn start_api(
     settings: &Settings,
     store: &Store,
     publisher: &Publisher,
-    keys: KeyRefresher,
+    (keys, domain_checks): (KeyRefresher, DomainChecks),
     context_keys: ContextKeys,
 ) -> anyhow::Result<ControlHandle> {
-    let owned = settings.platform.assume_owned.iter();
     let options = ControlOptions {
         listen: settings.control.listen,
         socket: control_socket(settings),
         store: store.clone(),
         publisher: publisher.clone(),
         keys,
-        assume_owned: owned.map(|suffix| DomainName::parse(suffix)).collect::<Result<_, _>>()?,
-        addresses: settings.platform.addresses.clone(),
+        domain_checks,
         issues_at_once: true,
         context_keys,
     };

@@ -31,6 +31,9 @@ pub(super) struct Addresses {
     /// The Unix socket of the control API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) socket: Option<PathBuf>,
+    /// The DNS responder, UDP and TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dns: Option<SocketAddr>,
 }
 
 impl DataDir {

@@ -4,6 +4,7 @@ mod banner;
 pub(crate) mod control;
 mod data_dir;
 mod demo;
+mod dns;
 mod instances;
 mod notify;
 mod pools;

@@ -126,8 +126,8 @@ impl Site {
     }
 
     fn addresses(&self) -> Addresses {
-        let Addresses { control, socket, .. } = self.plane.addresses();
-        Addresses { control, socket, ..addresses(&self.proxy) }
+        let Addresses { control, socket, dns, .. } = self.plane.addresses();
+        Addresses { control, socket, dns, ..addresses(&self.proxy) }
     }
 
     /// The proxy first, so that requests in flight still find their backends; the control plane last.

@@ -6,6 +6,7 @@ mod cli;
 mod context_keys;
 mod context_signer;
 mod demo;
+mod domains;
 mod errors;
 mod explain;
 mod feed;
