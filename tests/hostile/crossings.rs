@@ -59,7 +59,7 @@ async fn world() -> World {
         api.post("pools", json!({"id": school, "kind": "shared", "backends": [{"address": origin.url()}]}))
             .await
             .expect(201);
-        let body = json!({"slug": school, "name": school, "plan": "basic", "pool": school});
+        let body = json!({"slug": school, "name": school, "plan": "custom", "pool": school});
         let made = api.post("tenants", body).await.expect(201);
         names.push(vec![(*school).to_owned(), made["id"].as_str().expect("an id").to_owned()]);
         api.post("domains", json!({"name": format!("erp.{school}.test"), "tenant": school})).await.expect(201);

@@ -35,7 +35,7 @@ async fn with_backend(gateway: SiteBuilder, backend: SocketAddr) -> Site {
     let api = site.api();
     let pool = json!({"id": "web", "kind": "shared", "backends": [{"address": format!("http://{backend}")}]});
     api.post("pools", pool).await.expect(201);
-    let school = json!({"slug": "ash", "name": "Ash school", "plan": "basic", "pool": "web"});
+    let school = json!({"slug": "ash", "name": "Ash school", "plan": "custom", "pool": "web"});
     api.post("tenants?wait=applied", school).await.expect(201);
     site
 }
