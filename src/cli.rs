@@ -44,6 +44,9 @@ pub(crate) enum Command {
     /// Names of schools: list, get, create, update, delete
     #[command(subcommand)]
     Domain(client::domain::DomainCommand),
+    /// Certificates: list, show, chain, upload, delete, revoke
+    #[command(subcommand)]
+    Certificate(client::certificate::CertificateCommand),
     /// Pools and their backends: list, get, create, update, delete, add-backend, drain, …
     #[command(subcommand)]
     Pool(client::pool::PoolCommand),

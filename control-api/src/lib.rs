@@ -16,6 +16,7 @@ pub mod server;
 
 mod background;
 mod bootstrap;
+mod brought;
 mod context_keys;
 mod http;
 mod jwks;

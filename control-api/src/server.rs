@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use schoolgate_config::seal::Keeper;
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_store::Store;
 
@@ -69,6 +70,8 @@ pub struct ControlOptions {
     pub domain_checks: DomainChecks,
     /// Whether a worker issues certificates within seconds, so that `?wait=applied` should wait for them.
     pub issues_at_once: bool,
+    /// Seals private keys.
+    pub keeper: Arc<Keeper>,
     /// How the keys of `X-Tenant-Context` take turns; [`crate::Rotation::run`] is the caller's to start.
     pub context_keys: ContextKeys,
 }
@@ -159,6 +162,7 @@ impl ControlServer {
             platform: options.domain_checks.platform(),
             domain_checks: options.domain_checks,
             issues_at_once: options.issues_at_once,
+            keeper: options.keeper,
             context_keys: options.context_keys,
             metrics: Metrics::new(),
             visitors: Default::default(),

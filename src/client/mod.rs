@@ -2,6 +2,7 @@
 
 mod api;
 mod body;
+pub(crate) mod certificate;
 pub(crate) mod domain;
 pub(crate) mod explain;
 pub(crate) mod keys;
@@ -110,10 +111,10 @@ fn confirm(question: &str, yes: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        bail!("not deleted: give --yes when nobody is there to be asked");
+        bail!("nothing was done: give --yes when nobody is there to be asked");
     }
     write!(std::io::stderr(), "{question} [y/N] ")?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { bail!("not deleted") }
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { bail!("nothing was done") }
 }

@@ -120,7 +120,8 @@ impl ControlPlane {
         let services = (keys.clone(), domain_checks.clone());
         let responder = dns::responder(settings, &store).await?;
         let dns = responder.as_ref().map(schoolgate_dns::Responder::address);
-        let api = start_api(settings, &store, &publisher, services, context_keys.clone()).await?;
+        let sealing = (Arc::clone(&keeper), context_keys.clone());
+        let api = start_api(settings, &store, &publisher, services, sealing).await?;
 
         let stop = CancellationToken::new();
         let background = Supervisor::new(stop.clone());
@@ -211,7 +212,7 @@ async fn start_api(
     store: &Store,
     publisher: &Publisher,
     (keys, domain_checks): (KeyRefresher, DomainChecks),
-    context_keys: ContextKeys,
+    (keeper, context_keys): (Arc<Keeper>, ContextKeys),
 ) -> anyhow::Result<ControlHandle> {
     let options = ControlOptions {
         listen: settings.control.listen,
@@ -221,6 +222,7 @@ async fn start_api(
         keys,
         domain_checks,
         issues_at_once: true,
+        keeper,
         context_keys,
     };
     ControlServer::start(options).await.map_err(|error| {

@@ -2,6 +2,7 @@
 
 mod api;
 mod break_glass;
+mod certificates;
 mod cli;
 mod context_keys;
 mod context_signer;

@@ -18,11 +18,20 @@ pub struct CertificateRef {
     pub not_before: i64,
     /// End of its validity, seconds since 1970.
     pub not_after: i64,
-    /// Who issued it: `internal`, `acme` or `uploaded`.
+    /// Where it comes from: `internal`, `acme` or [`CertificateRef::UPLOADED`].
     pub issuer: String,
 }
 
 impl CertificateRef {
+    /// The issuer of one that an operator brought. While it is valid it goes before those that were issued for the same
+    /// names, which stand by.
+    pub const UPLOADED: &'static str = "uploaded";
+
+    /// Whether an operator brought it.
+    pub fn is_uploaded(&self) -> bool {
+        self.issuer == Self::UPLOADED
+    }
+
     /// The names without those that are wildcards.
     pub fn exact_names(&self) -> impl Iterator<Item = DomainName> + '_ {
         self.names.iter().filter_map(|name| DomainName::parse(name).ok())

@@ -1,6 +1,9 @@
 //! `certificates`: names that need one, and what they have.
 
-use axum::extract::State;
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -10,7 +13,9 @@ use schoolgate_config::time::rfc3339;
 use schoolgate_store::{CertificateWant, Page};
 
 use super::params::{Params, unreadable_cursor};
+use super::write::WriteRequest;
 use super::{Answer, Api, ListAnswer};
+use crate::operation::certificates::{self, CertificateDetail, CertificateInput, RevocationInput};
 use crate::operation::permission::{Operator, Subject};
 
 /// A name that needs a certificate, as the API shows it.
@@ -30,6 +35,8 @@ pub(crate) struct CertificateView {
     /// End of its validity.
     #[schema(format = DateTime)]
     not_after: Option<String>,
+    /// One that was brought for it. While it is valid it serves, and the one above stands by.
+    uploaded: Option<Fingerprint>,
     /// Failures since the last success.
     attempts: u32,
     /// When it is looked at again; of an issued one: when it is renewed.
@@ -39,9 +46,13 @@ pub(crate) struct CertificateView {
     error: Option<String>,
 }
 
-fn view(want: CertificateWant, table: &RoutingTable) -> CertificateView {
+fn view(want: CertificateWant, table: &RoutingTable, uploaded: &[(String, Fingerprint)]) -> CertificateView {
     let about = want.fingerprint.as_ref().and_then(|f| table.certificate(f)).map(|c| &c.about);
+    // Of several the one that lasts longest, as at a proxy.
+    let brought = uploaded.iter().filter(|(name, _)| *name == want.name);
+    let uploaded = brought.filter_map(|(_, f)| table.certificate(f)).max_by_key(|c| c.about.not_after);
     CertificateView {
+        uploaded: uploaded.map(|certificate| certificate.about.fingerprint),
         state: want.state.as_str(),
         fingerprint: want.fingerprint,
         issuer: about.map(|about| about.issuer.clone()),
@@ -72,7 +83,67 @@ pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params:
     operator.may_everywhere(Subject::Certificates.read())?;
     let wants = api.store.certificate_wants(cursor.as_deref(), limit).await?;
     let next = (wants.len() == limit as usize).then(|| wants.last().map(|last| last.name.clone())).flatten();
+    let uploaded = api.store.uploaded_names().await?;
     let head = api.store.head();
-    let items = wants.into_iter().map(|want| view(want, &head.table)).collect();
+    let items = wants.into_iter().map(|want| view(want, &head.table, &uploaded)).collect();
     Ok(ListAnswer::of(Page { items, next }))
+}
+
+/// Takes a certificate of your own into service: chain and private key, PEM. While it is valid it goes before those that
+/// are issued for its names, which stand by. It leaves when one of its names changes hands.
+#[utoipa::path(post, path = "/api/v1/certificates", tag = "certificates", request_body = CertificateInput,
+    responses((status = 201, body = CertificateDetail), (status = 409), (status = 422)))]
+pub(super) async fn upload(State(api): State<Api>, request: WriteRequest) -> Answer {
+    let (mut writing, body) = request.begin(&api).await?;
+    let done = certificates::upload(&mut writing.work, &api.keeper, &body).await?;
+    writing.finish(done).await
+}
+
+/// One certificate, in service or revoked. Never a key.
+#[utoipa::path(get, path = "/api/v1/certificates/{fingerprint}", tag = "certificates",
+    params(("fingerprint" = String, Path)), responses((status = 200, body = CertificateDetail), (status = 404)))]
+pub(super) async fn get(
+    State(api): State<Api>,
+    operator: Operator,
+    Path(text): Path<String>,
+    params: Params,
+) -> Answer {
+    params.finish()?;
+    Ok(Json(certificates::get(&api.store, &operator, &text).await?).into_response())
+}
+
+/// The certificate and its chain, PEM: what every client is shown.
+#[utoipa::path(get, path = "/api/v1/certificates/{fingerprint}/chain", tag = "certificates",
+    params(("fingerprint" = String, Path)),
+    responses((status = 200, body = String, content_type = "application/pem-certificate-chain"), (status = 404)))]
+pub(super) async fn chain(
+    State(api): State<Api>,
+    operator: Operator,
+    Path(text): Path<String>,
+    params: Params,
+) -> Answer {
+    params.finish()?;
+    let chain = certificates::chain(&api.store, &operator, &text)?;
+    // RFC 8555 section 9.1.
+    Ok(([(CONTENT_TYPE, "application/pem-certificate-chain")], chain).into_response())
+}
+
+/// Removes a certificate that was brought; those that were issued for its names serve from then on.
+#[utoipa::path(delete, path = "/api/v1/certificates/{fingerprint}", tag = "certificates",
+    params(("fingerprint" = String, Path)), responses((status = 204), (status = 409)))]
+pub(super) async fn delete(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
+    let (mut writing, _) = request.begin(&api).await?;
+    let done = certificates::delete(&mut writing.work, &text).await?;
+    writing.finish(done).await
+}
+
+/// Takes a certificate out of service for good, at once. Names that it was issued for get another; until then their
+/// visitors see that they are being set up. A CA that speaks ACME is told.
+#[utoipa::path(post, path = "/api/v1/certificates/{fingerprint}/revoke", tag = "certificates",
+    request_body = RevocationInput, params(("fingerprint" = String, Path)),
+    responses((status = 200, body = CertificateDetail), (status = 404), (status = 422)))]
+pub(super) async fn revoke(State(api): State<Api>, Path(text): Path<String>, request: WriteRequest) -> Answer {
+    let (mut writing, body) = request.begin(&api).await?;
+    let done = certificates::revoke(&mut writing.work, &text, &body).await?;
+    writing.finish(done).await
 }

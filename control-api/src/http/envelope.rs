@@ -137,6 +137,7 @@ mod tests {
         });
         let domain_checks =
             DomainChecks::new(store.clone(), checker, PlatformFacts::default(), std::sync::Arc::new(SystemClock));
+        let keeper = std::sync::Arc::new(schoolgate_config::seal::Keeper::new(&[7; 32]));
         let api = Api::new(Parts {
             keys,
             domain_checks,
@@ -145,10 +146,8 @@ mod tests {
             publisher,
             platform: Default::default(),
             issues_at_once: false,
-            context_keys: crate::ContextKeys::new(
-                std::sync::Arc::new(schoolgate_config::seal::Keeper::new(&[7; 32])),
-                &Default::default(),
-            ),
+            context_keys: crate::ContextKeys::new(keeper.clone(), &Default::default()),
+            keeper,
             metrics: Metrics::new(),
             visitors: Default::default(),
             turns: Default::default(),

@@ -45,6 +45,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
+use schoolgate_config::seal::Keeper;
 use schoolgate_config::time::Clock;
 use schoolgate_store::{Page, Store};
 
@@ -73,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) domain_checks: DomainChecks,
     /// Whether a certificate comes within the time that a caller waits.
     pub(crate) issues_at_once: bool,
+    /// Seals private keys.
+    pub(crate) keeper: Arc<Keeper>,
     /// How the keys of `X-Tenant-Context` take turns.
     pub(crate) context_keys: ContextKeys,
     /// What Prometheus asks for.

@@ -4,6 +4,7 @@
 //! [`Refusal`]. It knows nothing of dry runs, of waiting and of repeated requests: `http/write.rs` does these for all.
 
 pub(crate) mod backends;
+pub(crate) mod certificates;
 pub(crate) mod context_keys;
 pub(crate) mod document;
 pub(crate) mod domains;

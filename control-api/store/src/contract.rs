@@ -899,3 +899,91 @@ async fn a_transfer_goes_with_its_domain_and_a_released_name_is_forgotten_in_tim
     world.clock.advance_ms(5);
     assert_eq!(world.store.released_name(&made.name).await.expect("reads"), None);
 }
+
+fn uploaded(name: &str, serial: u8) -> Certificate {
+    let mut certificate = certificate(name, serial);
+    certificate.about.issuer = CertificateRef::UPLOADED.to_owned();
+    certificate
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_brought_goes_when_its_name_changes_hands() {
+    let world = World::seeded().await;
+    let (ash, birch) = (tenant("ash"), tenant("birch"));
+    world.put(ash.clone()).await;
+    world.put(birch.clone()).await;
+    world.put(domain("ash.example", &ash, Ownership::Proven)).await;
+    let bring = async |certificate: Certificate| {
+        let mut transaction = world.begin().await;
+        transaction.upload_certificate(certificate).await?;
+        commit(transaction).await.map(|_| ())
+    };
+    for change in [
+        Some(domain("ash.example", &birch, Ownership::Proven)),
+        Some(domain("ash.example", &birch, Ownership::Lapsed)),
+        None,
+    ] {
+        let certificate = uploaded("ash.example", 9);
+        bring(certificate.clone()).await.expect("brought");
+        assert!(matches!(bring(certificate.clone()).await, Err(StoreError::Taken { .. })));
+        let names = world.store.uploaded_names().await.expect("reads");
+        assert_eq!(names, [("ash.example".to_owned(), certificate.about.fingerprint)]);
+        // What does not touch the owner does not touch the certificate.
+        let mut transaction = world.begin().await;
+        let mut same =
+            transaction.get::<Domain>(&domain_name("ash.example")).await.expect("reads").expect("there").value;
+        same.routing = Routing::Partial;
+        same.ownership = Ownership::Proven;
+        transaction.update(same, None).await.expect("updates");
+        commit(transaction).await.expect("commits");
+        assert!(world.store.head().table.certificate(&certificate.about.fingerprint).is_some());
+
+        let mut transaction = world.begin().await;
+        match change {
+            Some(domain) => drop(transaction.update(domain, None).await.expect("updates")),
+            None => transaction.delete::<Domain>(&domain_name("ash.example"), None).await.expect("deletes"),
+        }
+        commit(transaction).await.expect("commits");
+        assert!(world.store.head().table.certificate(&certificate.about.fingerprint).is_none());
+        assert!(world.store.uploaded_names().await.expect("reads").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_out_of_service_and_its_name_wants_another() {
+    let world = World::seeded().await;
+    let ash = tenant("ash");
+    world.put(ash.clone()).await;
+    world.put(domain("ash.example", &ash, Ownership::Proven)).await;
+    let want = world.store.certificate_want("ash.example").await.expect("reads").expect("wanted");
+    let mut issued = certificate("ash.example", 1);
+    issued.about.issuer = "acme".to_owned();
+    let fingerprint = issued.about.fingerprint;
+    let mut transaction = world.begin().await;
+    assert!(transaction.certificate_issued(&want, issued, i64::MAX >> 1).await.expect("writes"));
+    commit(transaction).await.expect("commits");
+
+    let mut transaction = world.begin().await;
+    transaction.revoke_certificate(&fingerprint, RevocationReason::KeyCompromise).await.expect("revokes");
+    commit(transaction).await.expect("commits");
+    assert!(world.store.head().table.certificate(&fingerprint).is_none());
+    let want = world.store.certificate_want("ash.example").await.expect("reads").expect("wanted");
+    assert_eq!((want.state, want.fingerprint), (WantState::Queued, None));
+    assert_eq!(want.next_attempt_ms, world.clock.unix_ms());
+
+    let told = |told| world.store.revocation_told(&fingerprint, told);
+    assert!(told(Err("busy")).await.expect("writes"));
+    let open = world.again().await.revocations_requested(10).await.expect("reads");
+    assert_eq!(open.len(), 1);
+    assert_eq!(open[0].state, RevocationState::Requested { error: Some("busy".to_owned()) });
+    assert_eq!((open[0].reason.code(), open[0].leaf.len(), open[0].actor.as_str()), (1, 500, "ada"));
+    assert!(told(Ok(())).await.expect("writes"));
+    assert!(!told(Ok(())).await.expect("writes"), "it knows already");
+    assert!(world.store.revocations_requested(10).await.expect("reads").is_empty());
+    let known = world.store.revocation(&fingerprint).await.expect("reads").expect("kept");
+    assert!(matches!(known.state, RevocationState::Done { .. }));
+
+    let mut transaction = world.begin().await;
+    let again = transaction.revoke_certificate(&fingerprint, RevocationReason::Superseded).await;
+    assert!(matches!(again, Err(StoreError::NotFound { .. })));
+}

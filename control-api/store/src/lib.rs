@@ -24,6 +24,7 @@ mod head;
 pub mod lease;
 mod recent;
 mod records;
+mod revocation;
 mod sqlite;
 mod transaction;
 mod wanted;
@@ -33,7 +34,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use schoolgate_config::model::{DomainName, Plan, Revision, Slug, Tenant, Zone};
+use schoolgate_config::model::{DomainName, Fingerprint, Plan, Revision, Slug, Tenant, Zone};
 use schoolgate_config::snapshot::Object;
 use schoolgate_config::time::{Clock, SystemClock};
 
@@ -48,6 +49,7 @@ pub use records::{
     Actor, AuditEntry, AuditQuery, CertificateWant, Committed, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord,
     RevisionRecord, StoredAnswer, Token, TokenKind, WantState,
 };
+pub use revocation::{Revocation, RevocationReason, RevocationState};
 pub use transaction::Transaction;
 
 /// Whether [`Store::open`] makes a database where there is none.
@@ -222,6 +224,42 @@ impl Store {
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     pub async fn certificate_wants(&self, after: Option<&str>, limit: u32) -> Result<Vec<CertificateWant>, StoreError> {
         self.sqlite.certificate_wants(after, limit).await
+    }
+
+    /// The names that certificates serve which operators brought, each with its certificate, in alphabetical order.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn uploaded_names(&self) -> Result<Vec<(String, Fingerprint)>, StoreError> {
+        self.sqlite.uploaded_names().await
+    }
+
+    /// How and why a certificate was revoked, if it was.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn revocation(&self, fingerprint: &Fingerprint) -> Result<Option<Revocation>, StoreError> {
+        self.sqlite.revocation(fingerprint).await
+    }
+
+    /// Revoked certificates whose CA is still to be told, the oldest first. Whoever orders from that CA tells it, and
+    /// then [`Self::revocation_told`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn revocations_requested(&self, limit: u32) -> Result<Vec<Revocation>, StoreError> {
+        self.sqlite.revocations_requested(limit).await
+    }
+
+    /// The CA of a revoked certificate was told, or why that failed. Says whether it was still to be told.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn revocation_told(&self, fingerprint: &Fingerprint, told: Result<(), &str>) -> Result<bool, StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("acme")).await?;
+        let open = transaction.revocation_told(fingerprint, told).await?;
+        transaction.finish().await?;
+        Ok(open)
     }
 
     /// How many names are in each state.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use schoolgate_config::model::{Certificate, DomainName, Fingerprint, Slug, Tenant};
-use schoolgate_config::snapshot::{Change, Object};
+use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 use schoolgate_config::table::RoutingTable;
 
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
@@ -18,8 +18,9 @@ use crate::records::{
     Actor, AuditEntry, CertificateWant, Committed, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord, RevisionRecord,
     StoredAnswer, Token,
 };
+use crate::revocation::{Revocation, RevocationReason, RevocationState};
 use crate::sqlite::{Advance, Sqlite, TenantField, Turn};
-use crate::wanted::wanted_names;
+use crate::wanted::{changed_hands, wanted_names};
 
 /// What an operator's request writes, all of it or nothing. Dropping it undoes it.
 pub struct Transaction {
@@ -159,6 +160,61 @@ impl Transaction {
             self.drop_certificate(&old).await?;
         }
         Ok(true)
+    }
+
+    /// Keeps a certificate that an operator brought: it serves the names it says, which must belong to whom it is for.
+    /// It goes with the first of them that changes hands.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] when it is here already.
+    pub async fn upload_certificate(&mut self, certificate: Certificate) -> Result<Stored<Certificate>, StoreError> {
+        let stored = self.insert(certificate).await?;
+        let about = &stored.value.about;
+        self.turn.add_upload(&about.fingerprint, &about.names).await?;
+        Ok(stored)
+    }
+
+    /// Removes a certificate that an operator brought.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn remove_upload(&mut self, fingerprint: &Fingerprint) -> Result<(), StoreError> {
+        self.turn.forget_upload(fingerprint).await?;
+        self.delete::<Certificate>(fingerprint, None).await
+    }
+
+    /// Takes a certificate out of service for good. Names that it was issued for want another at once. Its CA is to be
+    /// told if it speaks ACME: [`crate::Store::revocations_requested`].
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn revoke_certificate(
+        &mut self,
+        fingerprint: &Fingerprint,
+        reason: RevocationReason,
+    ) -> Result<Revocation, StoreError> {
+        let missing = || StoreError::NotFound { object: ObjectKey::Certificate(*fingerprint) };
+        let certificate = self.turn.get::<Certificate>(fingerprint).await?.ok_or_else(missing)?.value;
+        let at_ms = self.now_ms;
+        let state = if certificate.about.issuer == ACME {
+            RevocationState::Requested { error: None }
+        } else {
+            RevocationState::Done { at_ms }
+        };
+        let revocation = Revocation {
+            fingerprint: *fingerprint,
+            issuer: certificate.about.issuer,
+            names: certificate.about.names,
+            reason,
+            state,
+            leaf: certificate.chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default(),
+            at_ms,
+            actor: self.actor.name.clone(),
+        };
+        self.turn.insert_revocation(&revocation).await?;
+        self.turn.want_instead(fingerprint, at_ms).await?;
+        self.remove_upload(fingerprint).await?;
+        Ok(revocation)
     }
 
     /// Notes that an attempt for a wanted name failed, and when to try again. Says `false` when the want went or
@@ -385,6 +441,7 @@ impl Transaction {
         let after = before.with(number, &self.changes)?;
         let wanted = wanted_names(&before.table, &after.table, &self.changes);
         let own = self.changes.len();
+        self.drop_uploads(&changed_hands(&before.table, &after.table, &self.changes)).await?;
         for name in &wanted.dropped {
             if let Some(fingerprint) = self.turn.drop_want(name).await? {
                 self.drop_certificate(&fingerprint).await?;
@@ -396,13 +453,34 @@ impl Transaction {
         if own == self.changes.len() { Ok(after) } else { Ok(after.with(number, &self.changes[own..])?) }
     }
 
+    /// Removes what operators brought for names that are no longer theirs.
+    async fn drop_uploads(&mut self, names: &[String]) -> Result<(), StoreError> {
+        for name in names {
+            for fingerprint in self.turn.uploads_of(name).await? {
+                self.remove_upload(&fingerprint).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a certificate that a want had, unless another want has it too or someone uploaded it.
     async fn drop_certificate(&mut self, fingerprint: &Fingerprint) -> Result<(), StoreError> {
         let Some(stored) = self.turn.get::<Certificate>(fingerprint).await? else { return Ok(()) };
-        if stored.value.about.issuer == UPLOADED || self.turn.is_fingerprint_wanted(fingerprint).await? {
+        if stored.value.about.is_uploaded() || self.turn.is_fingerprint_wanted(fingerprint).await? {
             return Ok(());
         }
         self.delete::<Certificate>(fingerprint, None).await
+    }
+
+    pub(crate) async fn revocation_told(
+        &mut self,
+        fingerprint: &Fingerprint,
+        told: Result<(), &str>,
+    ) -> Result<bool, StoreError> {
+        match told {
+            Ok(()) => self.turn.revocation_done(fingerprint, self.now_ms).await,
+            Err(error) => self.turn.revocation_failed(fingerprint, error).await,
+        }
     }
 
     pub(crate) async fn record_revision(
@@ -449,5 +527,5 @@ pub(crate) fn canonical(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
-/// The issuer of a certificate that an operator brought; it is not ours to remove.
-const UPLOADED: &str = "uploaded";
+/// The issuer of a certificate from a CA that speaks ACME.
+const ACME: &str = "acme";

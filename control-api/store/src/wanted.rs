@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schoolgate_config::model::DomainName;
 use schoolgate_config::snapshot::{Change, ObjectKey};
 use schoolgate_config::table::RoutingTable;
 
@@ -29,6 +30,22 @@ pub(crate) fn wanted_names(before: &RoutingTable, after: &RoutingTable, changes:
     let dropped = old.difference(&new).filter(|name| !is_wanted(after, name)).cloned().collect();
     let added = new.difference(&old).filter(|name| !is_wanted(before, name)).cloned().collect();
     WantedNames { added, dropped }
+}
+
+/// Names that had an owner before `changes`, and have another, or none, after them.
+pub(crate) fn changed_hands(before: &RoutingTable, after: &RoutingTable, changes: &[Change]) -> Vec<String> {
+    let owner = |table: &RoutingTable, name: &DomainName| {
+        table.domain(name.as_str()).filter(|domain| domain.is_routable()).map(|domain| domain.tenant)
+    };
+    let lost = |change: &Change| match change.key() {
+        ObjectKey::Domain(name) => {
+            let (old, new) = (owner(before, &name), owner(after, &name));
+            (old.is_some() && old != new).then(|| name.to_string())
+        }
+        ObjectKey::Zone(name) if after.zone(name.as_str()).is_none() => Some(format!("*.{name}")),
+        _ => None,
+    };
+    changes.iter().filter_map(lost).collect()
 }
 
 /// The names that an object asks for.

@@ -2,6 +2,7 @@
 
 mod access;
 mod applied;
+mod certificates;
 mod documents;
 mod domains;
 mod reading;

@@ -22,6 +22,7 @@ async fn an_address_in_use_is_named() {
         keys: site.keys.clone(),
         domain_checks: site.domain_checks.clone(),
         issues_at_once: false,
+        keeper: Arc::new(Keeper::new(&[7; 32])),
         context_keys: ContextKeys::new(Arc::new(Keeper::new(&[7; 32])), &Default::default()),
     };
     let error = ControlServer::start(options).await.expect_err("it is taken");

@@ -81,6 +81,7 @@ impl Site {
             publisher: publisher.clone(),
             domain_checks: domain_checks.clone(),
             issues_at_once,
+            keeper: Arc::new(Keeper::new(&[7; 32])),
             context_keys: ContextKeys::new(Arc::new(Keeper::new(&[7; 32])), &Default::default()),
         };
         let handle = ControlServer::start(options).await.expect("a server");

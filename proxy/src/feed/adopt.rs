@@ -383,7 +383,7 @@ impl<L: Live> Adoption<L> {
     }
 
     fn open_certificate(&self, certificate: &Arc<Certificate>, opening: &mut Opening) {
-        match with_key(&self.parts.keeper, certificate, |material| self.parts.keyring.parse(material)) {
+        match with_key(&self.parts.keeper, certificate, |material| self.parts.keyring.parse_as(certificate, material)) {
             Ok(parsed) => opening.parsed.push(parsed),
             Err(reason) => {
                 if opening.notices.len() < NOTICES {

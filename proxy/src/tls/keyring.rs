@@ -81,6 +81,22 @@ struct Entry {
     names: Box<[Arc<str>]>,
     not_before: i64,
     not_after: i64,
+    rank: Rank,
+}
+
+/// Which of several certificates of a name goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// It was issued for its names.
+    Issued,
+    /// Somebody brought it, and so wants it served while it is valid.
+    Brought,
+}
+
+impl Rank {
+    fn of(certificate: &Certificate) -> Self {
+        if certificate.about.is_uploaded() { Self::Brought } else { Self::Issued }
+    }
 }
 
 /// A certificate that is parsed, or put off, and not served yet.
@@ -92,7 +108,7 @@ impl std::fmt::Debug for Parsed {
     }
 }
 
-/// The certificates for one name, latest expiry first. Nearly always one, so that one needs no list.
+/// The certificates for one name: those that were brought before those that were issued, then latest expiry first. Nearly always one, so that one needs no list.
 #[derive(Clone)]
 enum Choice {
     One(Arc<Entry>),
@@ -149,7 +165,17 @@ impl Keyring {
             names: material.names.iter().map(|name| Arc::from(name.as_str())).collect(),
             not_before: material.not_before,
             not_after: material.not_after,
+            rank: Rank::Issued,
         })))
+    }
+
+    /// [`Keyring::parse`] for a certificate of the table: one that was brought goes before those that were issued.
+    pub(crate) fn parse_as(&self, certificate: &Certificate, material: &Material<'_>) -> Result<Parsed, KeyringError> {
+        let Parsed(mut entry) = self.parse(material)?;
+        if let Some(entry) = Arc::get_mut(&mut entry) {
+            entry.rank = Rank::of(certificate);
+        }
+        Ok(Parsed(entry))
     }
 
     /// A certificate that is opened by `with` when it is first wanted, or by [`Keyring::open_rest`]. Deriving the
@@ -163,6 +189,7 @@ impl Keyring {
             names: about.names.iter().map(|name| Arc::from(name.as_str())).collect(),
             not_before: about.not_before,
             not_after: about.not_after,
+            rank: Rank::of(certificate),
         }))
     }
 
@@ -294,16 +321,26 @@ impl Entry {
 }
 
 impl Choice {
-    /// The one that has begun and lasts longest; if none has begun, the one that lasts longest.
+    /// The first that is valid; if none is, the one that has begun and lasts longest; if none has begun, the one that
+    /// lasts longest. An expired one is better than none: a network in front may not mind, and a visitor can decide.
     fn pick(&self, clock: &dyn Clock) -> Option<Arc<CertifiedKey>> {
         match self {
             Self::One(entry) => entry.certified(),
             Self::Several(entries) => {
                 let now = clock.unix_s();
-                let begun = entries.iter().filter(|entry| entry.not_before <= now);
-                begun.chain(entries.iter()).find_map(|entry| entry.certified())
+                let mut valid = entries.iter().filter(|entry| (entry.not_before..entry.not_after).contains(&now));
+                valid
+                    .find_map(|entry| entry.certified())
+                    .or_else(|| Self::latest(entries, now).find_map(|entry| entry.certified()))
             }
         }
+    }
+
+    /// Where none is valid: in the order in which they are better than nothing.
+    fn latest(entries: &[Arc<Entry>], now: i64) -> impl Iterator<Item = &Arc<Entry>> {
+        let mut entries: Vec<_> = entries.iter().collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse((entry.not_before <= now, entry.not_after)));
+        entries.into_iter()
     }
 
     fn entries(&self) -> &[Arc<Entry>] {
@@ -315,7 +352,8 @@ impl Choice {
 
     /// `None` when nothing is left.
     fn of(mut entries: Vec<Arc<Entry>>) -> Option<Self> {
-        entries.sort_by_key(|entry| std::cmp::Reverse((entry.not_after, entry.not_before, entry.fingerprint)));
+        entries
+            .sort_by_key(|entry| std::cmp::Reverse((entry.rank, entry.not_after, entry.not_before, entry.fingerprint)));
         if entries.len() > 1 { Some(Self::Several(entries.into())) } else { entries.pop().map(Self::One) }
     }
 }
@@ -464,6 +502,34 @@ mod tests {
         keyring.remove(&not_yet);
         assert_eq!(served(&keyring, "a.example"), None);
         assert!(keyring.is_empty());
+    }
+
+    #[test]
+    fn one_that_was_brought_serves_while_it_is_valid_and_the_issued_one_stands_by() {
+        let clock = Arc::new(ManualClock::at(1_000_000));
+        let keyring = Keyring::new(clock.clone());
+        let issued = insert(&keyring, &made(&["a.example"]), 0, 3_000);
+        let brought = made(&["a.example"]);
+        let (fingerprint, chain): (_, &[&[u8]]) = (Fingerprint::of(&brought.leaf), &[&brought.leaf]);
+        let (names, key_pkcs8, not_before, not_after) = (&brought.names[..], &brought.key[..], 1_500, 2_000);
+        let about = CertificateRef {
+            fingerprint,
+            names: brought.names.clone(),
+            not_before,
+            not_after,
+            issuer: CertificateRef::UPLOADED.to_owned(),
+        };
+        let key = Keeper::new(&[7; 32]).seal(Certificate::KEY_PURPOSE, "", b"");
+        let certificate = Certificate { about, chain: Vec::new(), key };
+        let material = Material { fingerprint, names, not_before, not_after, chain, key_pkcs8 };
+        keyring.change([keyring.parse_as(&certificate, &material).expect("it can be served")], []);
+        for (at_s, expected) in [(1_000, issued), (1_500, fingerprint), (1_999, fingerprint), (2_000, issued)] {
+            clock.advance_ms(at_s * 1_000 - clock.unix_ms());
+            assert_eq!(served(&keyring, "a.example"), Some(expected), "at {at_s}");
+        }
+        // Both are over: the one that lasted longest.
+        clock.advance_ms(4_000_000 - clock.unix_ms());
+        assert_eq!(served(&keyring, "a.example"), Some(issued));
     }
 
     #[test]

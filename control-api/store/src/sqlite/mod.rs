@@ -13,6 +13,7 @@ mod leases;
 mod objects;
 mod records;
 mod revisions;
+mod uploads;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -266,6 +267,9 @@ reads! {
     async fn tokens(&self) -> Vec<crate::Token> = records;
     async fn nodes(&self) -> Vec<crate::NodeRecord> = records;
     async fn answer(&self, actor: &str, key: &str) -> Option<crate::StoredAnswer> = records;
+    async fn uploaded_names(&self) -> Vec<(String, schoolgate_config::model::Fingerprint)> = uploads;
+    async fn revocation(&self, fingerprint: &schoolgate_config::model::Fingerprint) -> Option<crate::Revocation> = uploads;
+    async fn revocations_requested(&self, limit: u32) -> Vec<crate::Revocation> = uploads;
     async fn key_fetches(&self) -> Vec<crate::KeyFetch> = records;
     async fn ignored_hosts(&self) -> Vec<crate::IgnoredHost> = records;
     async fn leases(&self) -> Vec<crate::LeaseRecord> = leases;

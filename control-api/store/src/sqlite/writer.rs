@@ -19,7 +19,7 @@ use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 
 use super::{
     Sqlite, TenantField, audit, certificates, dns_txt, domain_checks, events, fault, leases, objects, records,
-    revisions, signed,
+    revisions, signed, uploads,
 };
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit::FIRST;
@@ -32,6 +32,7 @@ use crate::records::{
     AuditEntry, CertificateWant, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord, RevisionRecord, StoredAnswer,
     Token,
 };
+use crate::revocation::Revocation;
 
 /// The one connection that writes, and how far the group at work is.
 pub(super) struct Writer {
@@ -359,6 +360,13 @@ turns! {
     async fn is_fingerprint_wanted(&mut self, fingerprint: &Fingerprint) -> bool = certificates;
     async fn want_issued(&mut self, want: &CertificateWant, fingerprint: &Fingerprint, renew_at_ms: i64) -> bool = certificates;
     async fn want_failed(&mut self, want: &CertificateWant, error: &str, next_attempt_ms: i64) -> bool = certificates;
+    async fn want_instead(&mut self, fingerprint: &Fingerprint, now_ms: i64) -> () = uploads;
+    async fn add_upload(&mut self, fingerprint: &Fingerprint, names: &[String]) -> () = uploads;
+    async fn forget_upload(&mut self, fingerprint: &Fingerprint) -> () = uploads;
+    async fn uploads_of(&mut self, name: &str) -> Vec<Fingerprint> = uploads;
+    async fn insert_revocation(&mut self, revocation: &Revocation) -> () = uploads;
+    async fn revocation_done(&mut self, fingerprint: &Fingerprint, now_ms: i64) -> bool = uploads;
+    async fn revocation_failed(&mut self, fingerprint: &Fingerprint, error: &str) -> bool = uploads;
     async fn want_now(&mut self, name: &str, now_ms: i64) -> bool = certificates;
     async fn take_lease(&mut self, name_and_holder: (&str, &str), now_ms: i64, expires_at_ms: i64) -> Option<Lease> = leases;
     async fn renew_lease(&mut self, lease: &Lease, now_ms: i64, expires_at_ms: i64) -> bool = leases;
