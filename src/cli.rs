@@ -67,7 +67,7 @@ pub(crate) enum Command {
     TokenIssuer(client::token_issuer::TokenIssuerCommand),
     /// Hosts that clients ask for and no school has: list, adopt, ignore, unignore
     UnknownHosts(client::unknown_hosts::UnknownHostsArgs),
-    /// Keys of the gateway itself: list-context, rotate-context
+    /// Keys of the gateway itself: show, rotate, list-context, rotate-context
     #[command(subcommand)]
     Keys(client::keys::KeysCommand),
     /// How it is: nodes, revisions, certificates, backends

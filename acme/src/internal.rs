@@ -153,6 +153,29 @@ impl InternalAuthority {
         self.not_after
     }
 
+    /// Wraps the CA's key anew under the key-encryption key that seals now, if it is under another. Does nothing where
+    /// there is no CA.
+    ///
+    /// # Errors
+    /// [`InternalError`] names the file.
+    pub fn rewrap(path: &Path, keeper: &Keeper) -> Result<(), InternalError> {
+        let bytes = match std::fs::read(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(|source| InternalError::File { path: path.into(), action: "read", source })?,
+        };
+        let damaged = || InternalError::Damaged { path: path.into() };
+        let mut file: CaFile = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+        let certificate = CertificateDer::from_pem_slice(file.certificate.as_bytes()).map_err(|_| damaged())?;
+        let wrapped = keeper
+            .rewrap(KEY_PURPOSE, &subject(&certificate), &file.key)
+            .map_err(|source| InternalError::Sealed { path: path.into(), source })?;
+        let Some(wrapped) = wrapped else { return Ok(()) };
+        file.key = wrapped;
+        let bytes = serde_json::to_vec_pretty(&file).expect("text and bytes are JSON");
+        let written = write_beside(path, &bytes, 0o600).and_then(|beside| std::fs::rename(beside, path));
+        written.map_err(|source| InternalError::File { path: path.into(), action: "written", source })
+    }
+
     fn create(path: &Path, keeper: &Keeper, clock: Arc<dyn Clock>) -> Result<Self, InternalError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(InternalError::Make)?;
         let now = clock.unix_s();

@@ -89,6 +89,9 @@ pub struct NodeReport {
     /// The context key it signs with. Absent: it has none, or is of a release that does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_key: Option<KeyId>,
+    /// Key-encryption keys it can open with. Empty for a node of a release that does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sealing_keys: Vec<String>,
     /// How it finds its backends.
     #[serde(default)]
     pub backends: Vec<BackendReport>,

@@ -22,11 +22,13 @@ mod http;
 mod jwks;
 mod metrics;
 mod operation;
+mod sealing;
 mod socket;
 
 pub use background::{DomainChecks, KeyRefresher, PlatformFacts, StoredTxt};
 pub use bootstrap::{ADMIN_TOKEN, BootstrapError, JWKS, NODE_TOKEN, bootstrap};
 pub use context_keys::{ContextKeys, Rotation};
 pub use jwks::jwks;
+pub use sealing::{Elsewhere, SealRotation};
 pub use server::{ControlError, ControlHandle, ControlOptions, ControlServer, SocketNeed, SocketOptions};
 pub use socket::SocketError;

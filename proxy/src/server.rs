@@ -12,6 +12,7 @@ use pingora_core::server::configuration::ServerConf;
 use schoolgate_config::model::{IdError, Limits, NodeId};
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::settings::{AccessLog, EdgeLimits, SecurityHeaders, Settings};
+use schoolgate_config::table::RoutingTable;
 use schoolgate_config::time::{Clock, SystemClock};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::{sleep, timeout};
@@ -145,6 +146,16 @@ pub enum ProxyError {
     /// The directory of the last good state cannot be used.
     #[error(transparent)]
     LastGood(#[from] LastGoodError),
+    /// No certificate of the last good state opens, so every handshake would fail. Nothing was changed.
+    #[error(
+        "the certificates of the last good state are sealed under key {sealed_under}, this process has {have}: use the key file of the control plane (--keys-file)"
+    )]
+    WrongKey {
+        /// The key they are under.
+        sealed_under: String,
+        /// The keys this process has.
+        have: String,
+    },
     /// There are no random numbers.
     #[error(transparent)]
     Names(#[from] NamesError),
@@ -216,7 +227,7 @@ impl ProxyServer {
         let observe = Observe::new(options.access_log.clone(), Arc::clone(&options.clock))
             .map_err(|source| ProxyError::AccessLog { target: target_words(&options.access_log), source })?;
         let observe = Arc::new(observe);
-        let table: SharedTable = Arc::new(ArcSwap::from_pointee(schoolgate_config::table::RoutingTable::default()));
+        let table: SharedTable = Arc::new(ArcSwap::from_pointee(RoutingTable::default()));
         let keyring = Arc::new(Keyring::new(Arc::clone(&options.clock)));
         let signing = Signing::default();
         let limiter = Arc::new(Limiter::new(options.caps.clone()));
@@ -233,6 +244,7 @@ impl ProxyServer {
         let adoption = tokio::task::spawn_blocking(move || Adoption::load(parts)).await;
         let adoption = Arc::new(adoption.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
 
+        check_key(&table.load(), &options.keeper)?;
         let names = Names::new(Arc::clone(&keyring), Arc::clone(&table), Arc::clone(&options.clock))?;
         let certificates: Arc<dyn Certificates> = Arc::new(names);
         let gateway = Gateway::new(GatewayParts {
@@ -252,6 +264,7 @@ impl ProxyServer {
             table: Arc::clone(&table),
             keyring: Arc::clone(&keyring),
             signing,
+            keeper: Arc::clone(&options.keeper),
             observe: Arc::clone(&observe),
             standing: adoption.standing(),
         });
@@ -281,6 +294,18 @@ impl ProxyServer {
             ProxyHandle { addresses, edge, view, tasks: TaskTracker::new(), stop, draining, _stop_when_dropped };
         handle.spawn_tasks(adoption, options.feed, table, status, metrics);
         Ok(handle)
+    }
+}
+
+/// Refuses to serve certificates of which none can be opened.
+fn check_key(table: &RoutingTable<NodeLive>, keeper: &Keeper) -> Result<(), ProxyError> {
+    let have = keeper.ids();
+    let mut under = table.certificates().map(|certificate| certificate.key.kek_id());
+    match under.next() {
+        Some(first) if !have.iter().any(|id| id == first) && !under.any(|kek| have.iter().any(|id| id == kek)) => {
+            Err(ProxyError::WrongKey { sealed_under: first.to_owned(), have: have.join(" and ") })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -15,8 +15,8 @@ use schoolgate_config::settings::{Control, Settings};
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::Publisher;
 use schoolgate_control_api::{
-    ContextKeys, ControlError, ControlHandle, ControlOptions, ControlServer, DomainChecks, KeyRefresher, Rotation,
-    SocketNeed, SocketOptions, bootstrap,
+    ContextKeys, ControlError, ControlHandle, ControlOptions, ControlServer, DomainChecks, Elsewhere, KeyRefresher,
+    Rotation, SealRotation, SocketNeed, SocketOptions, bootstrap,
 };
 use schoolgate_store::{OpenMode, Store};
 use serde_json::json;
@@ -86,6 +86,23 @@ pub(super) fn keeper(settings: &Settings) -> anyhow::Result<Arc<Keeper>> {
     Ok(Arc::new(Keeper::open_or_create(&key_file)?))
 }
 
+/// Refuses keys that cannot open what the store holds, before anything is written.
+fn check_sealed(store: &Store, keeper: &Keeper) -> anyhow::Result<()> {
+    let (head, have) = (store.head(), keeper.ids());
+    let certificates = head.table.certificates().map(|certificate| certificate.key.kek_id());
+    let mut sealed = certificates.chain(head.table.context_keys().map(|key| key.private.kek_id()));
+    if let Some(under) = sealed.find(|under| !have.iter().any(|id| id == under)) {
+        bail!(
+            "the key file {} has the key {}, and the database {} holds keys sealed under {under}: restore the key file \
+             that belongs to it. Nothing was changed",
+            keeper.path().unwrap_or(Path::new("?")).display(),
+            have.join(" and "),
+            store.path().display(),
+        );
+    }
+    Ok(())
+}
+
 /// The control plane of this process.
 pub(super) struct ControlPlane {
     pub(super) store: Store,
@@ -103,6 +120,7 @@ impl ControlPlane {
         let keeper = keeper(settings)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = Store::open(&store_url(settings)?, OpenMode::Create).await?;
+        check_sealed(&store, &keeper)?;
         let zones = settings.platform.zones.iter().map(|name| zone(name)).collect::<anyhow::Result<Vec<_>>>()?;
         if store.seed(zones).await? {
             info!("made a new store in {}", store.path().display());
@@ -131,6 +149,19 @@ impl ControlPlane {
         background.keep_running("context keys", move || {
             let (store, feed, data_dir) = inputs.clone();
             let (rotation, token) = (Rotation::new(store, feed, context_keys.clone(), &data_dir), token.clone());
+            async move {
+                tokio::select! {
+                    () = rotation.run() => {}
+                    () = token.cancelled() => {}
+                }
+            }
+        });
+        let (token, inputs) = (stop.clone(), (publisher.clone(), store.clone(), Arc::clone(&keeper)));
+        background.keep_running("sealing keys", move || {
+            let ((publisher, store, keeper), key_file) = (inputs.clone(), key_file.clone());
+            let elsewhere: Elsewhere =
+                Arc::new(move |keeper| InternalAuthority::rewrap(&key_file, keeper).map_err(|error| error.to_string()));
+            let (rotation, token) = (SealRotation::new(publisher, store, keeper, elsewhere), token.clone());
             async move {
                 tokio::select! {
                     () = rotation.run() => {}

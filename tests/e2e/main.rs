@@ -18,6 +18,7 @@ mod observation;
 mod other_languages;
 mod pools;
 mod school_app;
+mod sealing;
 mod selftest;
 mod startup;
 mod stopping;

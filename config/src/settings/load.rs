@@ -9,6 +9,9 @@ use super::Settings;
 /// What begins the name of an environment variable that sets something: `SCHOOLGATE__PROXY__HTTPS`.
 const PREFIX: &str = "SCHOOLGATE__";
 
+/// What stands for the directory of systemd's credentials, `$CREDENTIALS_DIRECTORY` (systemd.exec(5)).
+const CREDENTIALS: &str = "<credentials>/";
+
 /// A value that a flag sets: a dotted key and its text.
 pub type Overlay<'a> = (&'a str, String);
 
@@ -97,7 +100,8 @@ pub(crate) fn load_text(
         check_kinds(&table, &from)?;
         merge(&mut merged, table);
     }
-    let mut variables: Vec<_> = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let (mut variables, others): (Vec<_>, Vec<_>) =
+        environment.into_iter().partition(|(name, _)| name.starts_with(PREFIX));
     variables.sort();
     for (name, text) in variables {
         let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
@@ -106,11 +110,23 @@ pub(crate) fn load_text(
     for (key, text) in flags {
         set(&mut merged, &known, key, text, "the command line")?;
     }
-    let settings: Settings = merged.try_into().map_err(|e: toml::de::Error| SettingsError::Kind {
+    let mut settings: Settings = merged.try_into().map_err(|e: toml::de::Error| SettingsError::Kind {
         key: String::new(),
         from: "the settings".to_owned(),
         message: e.message().to_owned(),
     })?;
+    if let Some(name) = settings.keys.file.strip_prefix(CREDENTIALS) {
+        let directory = others.into_iter().find(|(variable, _)| variable == "CREDENTIALS_DIRECTORY");
+        let Some((_, directory)) = directory else {
+            return Err(SettingsError::Value {
+                key: "keys.file".to_owned(),
+                found: settings.keys.file,
+                expected: "a path, for nothing gave this process credentials: is LoadCredential= in its unit?"
+                    .to_owned(),
+            });
+        };
+        settings.keys.file = format!("{directory}/{name}");
+    }
     Ok(settings)
 }
 

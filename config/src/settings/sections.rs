@@ -544,7 +544,8 @@ impl Dns {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
-    /// File of the key-encryption key: 64 hexadecimal digits. Made at the first start of `up` or `control`.
+    /// File of the key-encryption key: 64 hexadecimal digits. Made at the first start of `up` or `control`. A systemd
+    /// credential is `<credentials>/NAME`; systemd keeps it read-only, so such a key is rotated by hand.
     pub file: String,
 }
 impl Default for Keys {

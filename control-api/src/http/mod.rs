@@ -24,6 +24,7 @@ mod pools;
 mod public;
 mod revisions;
 mod routes;
+mod sealing;
 mod selftest;
 mod status;
 mod tenants;

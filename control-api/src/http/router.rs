@@ -8,8 +8,8 @@ use utoipa_axum::routes;
 use super::envelope::envelope;
 use super::{
     Api, audit, certificates, context_keys, domains, events, explain, health, internal, nodes, openapi, plans, pools,
-    public, revisions, routes as route_handlers, selftest, status, tenants, token_issuers, tokens, unknown_hosts,
-    zones,
+    public, revisions, routes as route_handlers, sealing, selftest, status, tenants, token_issuers, tokens,
+    unknown_hosts, zones,
 };
 
 /// The API as a service.
@@ -79,6 +79,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(context_keys::list))
         .routes(routes!(context_keys::get))
         .routes(routes!(context_keys::rotate))
+        .routes(routes!(sealing::get))
+        .routes(routes!(sealing::rotate))
         .routes(routes!(audit::list))
         .routes(routes!(audit::verify))
         .routes(routes!(tokens::list, tokens::create))

@@ -13,6 +13,7 @@ pub(crate) mod permission;
 pub(crate) mod plans;
 pub(crate) mod pools;
 pub(crate) mod routes;
+pub(crate) mod sealing;
 pub(crate) mod tenants;
 pub(crate) mod token_issuers;
 pub(crate) mod tokens;

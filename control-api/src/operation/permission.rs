@@ -17,7 +17,7 @@ use super::Refusal;
 pub(crate) enum Role {
     /// Everything.
     SuperAdmin,
-    /// Everything but tokens.
+    /// Everything but tokens and the key-encryption key.
     Operator,
     /// Sees what it needs to help a school, and sets up its domains.
     Support,
@@ -83,6 +83,8 @@ pub(crate) enum Subject {
     Certificates,
     /// The keys that sign `X-Tenant-Context`.
     ContextKeys,
+    /// The key-encryption key.
+    SealingKeys,
     /// The audit.
     Audit,
     /// Tokens.
@@ -108,7 +110,7 @@ pub(crate) struct Permission(pub(crate) Subject, pub(crate) Access);
 
 impl Subject {
     /// All of them.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Tenants,
         Self::Domains,
         Self::Zones,
@@ -119,6 +121,7 @@ impl Subject {
         Self::Revisions,
         Self::Certificates,
         Self::ContextKeys,
+        Self::SealingKeys,
         Self::Audit,
         Self::Tokens,
         Self::TokenIssuers,
@@ -138,6 +141,7 @@ impl Subject {
             Self::Revisions => "revisions",
             Self::Certificates => "certificates",
             Self::ContextKeys => "context-keys",
+            Self::SealingKeys => "sealing-keys",
             Self::Audit => "audit",
             Self::Tokens => "tokens",
             Self::TokenIssuers => "token-issuers",
@@ -186,10 +190,10 @@ pub(crate) enum Reach {
 /// The table.
 pub(crate) const fn reach(role: Role, Permission(subject, access): Permission) -> Reach {
     use Access::{Read, Write};
-    use Subject::{Audit, Domains, Plans, Tenants, Tokens, Zones};
+    use Subject::{Audit, Domains, Plans, SealingKeys, Tenants, Tokens, Zones};
     match (role, subject, access) {
         (Role::SuperAdmin, _, _) => Reach::All,
-        (Role::Operator, Tokens, _) => Reach::None,
+        (Role::Operator, Tokens, _) | (Role::Operator, SealingKeys, Write) => Reach::None,
         (Role::Operator, _, _) => Reach::All,
         (Role::Support, Tokens | Audit, _) => Reach::None,
         (Role::Support, _, Read) | (Role::Support, Domains, Write) => Reach::All,

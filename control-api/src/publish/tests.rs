@@ -125,6 +125,7 @@ fn report(name: &str, serving: Revision) -> NodeReport {
         connections: 0,
         requests_in_flight: 0,
         context_key: None,
+        sealing_keys: Vec::new(),
         backends: Vec::new(),
         notices: Vec::new(),
         unknown_hosts: Vec::new(),

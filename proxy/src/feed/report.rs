@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use schoolgate_config::feed::{BackendReport, NodeReport, RefusedRevision};
 use schoolgate_config::model::{NodeId, Revision};
+use schoolgate_config::seal::Keeper;
 use schoolgate_config::table::RoutingTable;
 use schoolgate_config::time::rfc3339;
 use serde::Serialize;
@@ -129,6 +130,8 @@ pub struct NodeView<L: Counted> {
     pub keyring: Arc<Keyring>,
     /// The context key in service.
     pub signing: Signing,
+    /// Opens sealed keys.
+    pub keeper: Arc<Keeper>,
     /// Counters.
     pub observe: Arc<Observe>,
     /// What adoption says.
@@ -167,6 +170,7 @@ impl<L: Counted> NodeView<L> {
             certificates: self.keyring.len() as u64,
             connections: self.observe.connections(),
             requests_in_flight: self.observe.in_flight(),
+            sealing_keys: self.keeper.ids(),
             context_key: self.signing.load().as_ref().map(|key| key.id.clone()),
             backends,
             notices,
@@ -191,6 +195,11 @@ pub async fn run<L: Counted>(view: Arc<NodeView<L>>, feed: Arc<dyn SnapshotFeed>
             changed = news.changed() => if changed.is_err() { return },
         }
         news.mark_unchanged();
+        // So that a key that a rotation brings is known, and reported, before anything is sealed under it. A file that
+        // cannot be read now leaves the keys as they are.
+        if let Err(error) = view.keeper.refresh() {
+            warn!("the key file was not read again: {}", super::chain(&error));
+        }
         // Made after the mark, so that what happens from here on is reported again.
         let result = tokio::select! {
             () = stop.cancelled() => return,

@@ -31,6 +31,7 @@ fn follow(node: &Node, feed: &Arc<ScriptedFeed>) -> DropGuard {
         table: Arc::clone(&node.table),
         keyring: Arc::clone(&node.keyring),
         signing: Arc::clone(&node.signing),
+        keeper: keeper(),
         observe: Arc::clone(&node.observe),
         standing: node.adoption.standing(),
     };
@@ -257,6 +258,7 @@ fn a_wrong_key_encryption_key_is_said_aloud_and_not_for_every_certificate() {
         table: node.table,
         keyring: node.keyring,
         signing: node.signing,
+        keeper: keeper(),
         observe: node.observe,
         standing: node.adoption.standing(),
     };

@@ -1,0 +1,249 @@
+//! The rotation of the key-encryption key, one step after the other while everything serves.
+//!
+//! 1. Somebody asks for it: a note in the store.
+//! 2. A new key comes to the key file as `next`. Every live proxy reads it, and says so in its reports.
+//! 3. It seals from then on, and the key before still opens.
+//! 4. What is sealed under that one is wrapped anew, a few records per change; proxies follow like any change, and open
+//!    nothing: the private keys they hold are the same.
+//! 5. When every live proxy serves that, the key before goes, and with it all that backups of the file could open.
+//!
+//! How far it is, is in the key file and in the records themselves. A process that is killed anywhere goes on from there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use schoolgate_config::model::{Certificate, ContextKey, Fingerprint, KeyId, NodeId};
+use schoolgate_config::seal::{Keeper, SealError};
+use schoolgate_config::table::RoutingTable;
+use schoolgate_store::{Actor, Store, StoreError};
+
+use crate::publish::{FeedServer, Publisher};
+
+/// It looks this often: 2 s, for what proxies report is seen no other way.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Records wrapped anew in one change: 100, some 150 KB for each proxy. A few thousand per second are no load.
+const BATCH: usize = 100;
+
+/// Where it is noted that somebody asked.
+pub(crate) const NOTE: &str = "sealing.rotation";
+
+/// What the note says then.
+pub(crate) const REQUESTED: &str = "requested";
+
+/// Wraps anew what is sealed outside of the store's objects. Says what is in the way.
+pub type Elsewhere = Arc<dyn Fn(&Keeper) -> Result<(), String> + Send + Sync>;
+
+/// Takes a rotation forward.
+pub struct SealRotation {
+    store: Store,
+    publisher: Publisher,
+    feed: FeedServer,
+    keeper: Arc<Keeper>,
+    elsewhere: Elsewhere,
+    /// What was last in the way, so that it is said once.
+    said: Option<String>,
+}
+
+/// What keeps a rotation from going on.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error("{what}: {source}")]
+    Record { what: String, source: SealError },
+    #[error("{0}")]
+    Elsewhere(String),
+}
+
+/// What a step came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// There may be more to do.
+    Again,
+    /// There is nothing to do, or somebody else's turn.
+    Wait,
+}
+
+/// Sealed records of the store that are not under the key that seals.
+pub(crate) struct Left {
+    pub(crate) certificates: Vec<Fingerprint>,
+    pub(crate) context_keys: Vec<KeyId>,
+}
+
+impl Left {
+    pub(crate) fn of(table: &RoutingTable, current: &str) -> Self {
+        let certificates = table.certificates().filter(|certificate| certificate.key.kek_id() != current);
+        let context_keys = table.context_keys().filter(|key| key.private.kek_id() != current);
+        Self {
+            certificates: certificates.map(|certificate| certificate.about.fingerprint).collect(),
+            context_keys: context_keys.map(|key| key.id.clone()).collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.certificates.is_empty() && self.context_keys.is_empty()
+    }
+}
+
+/// Live proxies that cannot open with a key yet.
+pub(crate) fn without_key(feed: &FeedServer, id: &str) -> Vec<NodeId> {
+    let live = feed.nodes().into_iter().filter(|node| node.live);
+    let has = |keys: &[String]| keys.iter().any(|key| key == id);
+    live.filter(|node| !node.report.as_ref().is_some_and(|report| has(&report.sealing_keys)))
+        .map(|node| node.node)
+        .collect()
+}
+
+impl SealRotation {
+    /// For the store that `publisher` publishes. `elsewhere` wraps anew what is sealed outside of it.
+    pub fn new(publisher: Publisher, store: Store, keeper: Arc<Keeper>, elsewhere: Elsewhere) -> Self {
+        Self { feed: publisher.feed(), store, publisher, keeper, elsewhere, said: None }
+    }
+
+    /// Works until dropped.
+    pub async fn run(mut self) {
+        let mut committed = self.store.committed();
+        loop {
+            committed.mark_unchanged();
+            match self.step().await {
+                Ok(Next::Again) => {
+                    self.said = None;
+                    continue;
+                }
+                Ok(Next::Wait) => self.said = None,
+                Err(error) => {
+                    let text = error.to_string();
+                    if self.said.as_ref() != Some(&text) {
+                        tracing::error!("the key-encryption key cannot be rotated further: {text}");
+                        self.said = Some(text);
+                    }
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    continue;
+                }
+            }
+            tokio::select! {
+                changed = committed.changed() => if changed.is_err() {
+                    // The store is closed: there is nothing to work on.
+                    return;
+                },
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    async fn step(&self) -> Result<Next, StepError> {
+        self.keeper.refresh()?;
+        if self.store.note(NOTE).await?.as_deref() == Some(REQUESTED) {
+            return self.introduce().await;
+        }
+        if let Some(next) = self.keeper.next_id() {
+            return self.promote(&next).await;
+        }
+        let Some(previous) = self.keeper.previous_id() else { return Ok(Next::Wait) };
+        let head = self.store.refresh().await?;
+        let left = Left::of(&head.table, &self.keeper.id());
+        if !left.is_empty() {
+            return self.rewrap(&left).await;
+        }
+        (self.elsewhere)(&self.keeper).map_err(StepError::Elsewhere)?;
+        self.retire(&previous, head.change).await
+    }
+
+    /// Says in the audit what was done to the key file.
+    async fn note(&self, action: &str, id: &str) -> Result<(), StepError> {
+        let mut transaction = self.store.begin(Actor::system("sealing")).await?;
+        transaction.set_note(NOTE, "").await?;
+        transaction.commit(action, &format!("sealing key {id}"), json!({})).await?;
+        Ok(())
+    }
+
+    async fn introduce(&self) -> Result<Next, StepError> {
+        // A process that was killed between the file and the note finds a next key: then only the note is left to do.
+        if self.keeper.introduce()? {
+            tracing::info!("a new key-encryption key is in the key file; it seals when every proxy has it");
+        }
+        let id = self.keeper.next_id().unwrap_or_default();
+        self.note("sealing_key.introduce", &id).await?;
+        Ok(Next::Again)
+    }
+
+    async fn promote(&self, next: &str) -> Result<Next, StepError> {
+        // A key file that is read-only is changed by whoever wrote `next` into it.
+        if !without_key(&self.feed, next).is_empty() || self.keeper.can_rotate().is_err() {
+            return Ok(Next::Wait);
+        }
+        if self.keeper.promote()? {
+            tracing::info!("the key-encryption key {next} seals from now on");
+            self.note("sealing_key.promote", next).await?;
+        }
+        Ok(Next::Again)
+    }
+
+    async fn rewrap(&self, left: &Left) -> Result<Next, StepError> {
+        let mut transaction = self.store.begin(Actor::system("sealing")).await?;
+        let (mut certificates, mut context_keys, mut broken) = (0, 0, None);
+        for fingerprint in &left.certificates {
+            if certificates >= BATCH {
+                break;
+            }
+            let Some(stored) = transaction.get::<Certificate>(fingerprint).await? else { continue };
+            let mut certificate = stored.value;
+            let subject = fingerprint.to_string();
+            match self.keeper.rewrap(Certificate::KEY_PURPOSE, &subject, &certificate.key) {
+                Ok(Some(key)) => {
+                    certificate.key = key;
+                    transaction.update(certificate, None).await?;
+                    certificates += 1;
+                }
+                Ok(None) => {}
+                Err(source) => broken = Some(StepError::Record { what: format!("certificate {subject}"), source }),
+            }
+        }
+        for id in &left.context_keys {
+            let Some(stored) = transaction.get::<ContextKey>(id).await? else { continue };
+            let mut key = stored.value;
+            match self.keeper.rewrap(ContextKey::KEY_PURPOSE, id.as_str(), &key.private) {
+                Ok(Some(private)) => {
+                    key.private = private;
+                    transaction.update(key, None).await?;
+                    context_keys += 1;
+                }
+                Ok(None) => {}
+                Err(source) => broken = Some(StepError::Record { what: format!("context key {id}"), source }),
+            }
+        }
+        if certificates + context_keys > 0 {
+            let about = format!("sealing key {}", self.keeper.id());
+            let summary = json!({ "certificates": certificates, "context_keys": context_keys });
+            transaction.commit("sealing_key.rewrap", &about, summary).await?;
+        } else {
+            transaction.rollback().await;
+        }
+        // What does not open keeps the key before in service: it may be under it after all.
+        match broken {
+            Some(error) if certificates + context_keys == 0 => Err(error),
+            _ => Ok(Next::Again),
+        }
+    }
+
+    /// Lets the key before go when every live proxy serves what `change` left: nothing is under it there.
+    async fn retire(&self, previous: &str, change: u64) -> Result<Next, StepError> {
+        if self.keeper.can_rotate().is_err() {
+            return Ok(Next::Wait);
+        }
+        let Some(revision) = self.publisher.wait_published(change, LOOK_EVERY).await else { return Ok(Next::Wait) };
+        if !self.feed.lagging(revision).is_empty() {
+            return Ok(Next::Wait);
+        }
+        if self.keeper.retire()? {
+            tracing::info!("the key-encryption key {previous} is gone: nothing is sealed under it");
+            self.note("sealing_key.retire", previous).await?;
+        }
+        Ok(Next::Again)
+    }
+}
