@@ -10,6 +10,7 @@
 //! * [`feed`]: what travels between a control process and a proxy.
 //! * [`context`]: the claims of the signed `X-Tenant-Context`.
 //! * [`limits`]: which limits hold for a tenant, and where each comes from; [`calendar`]: its days and months.
+//! * [`usage`]: what tenants used, and how parts of it are merged.
 //! * [`settings`]: what one process is started with.
 //! * [`seal`]: how private keys are kept; [`time`]: the only reader of the wall clock.
 
@@ -26,3 +27,4 @@ pub mod settings;
 pub mod snapshot;
 pub mod table;
 pub mod time;
+pub mod usage;

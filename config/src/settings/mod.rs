@@ -101,6 +101,10 @@ impl Settings {
         if self.proxy.workers > 256 {
             return refuse("proxy.workers", &self.proxy.workers, "0 (one per core) to 256");
         }
+        let flush_s = self.proxy.usage_flush_s.duration().as_secs_f64();
+        if !(0.1..=60.0).contains(&flush_s) {
+            return refuse("proxy.usage_flush_s", &flush_s, "0.1 to 60");
+        }
         for zone in self.platform.zones.iter().chain(&self.platform.assume_owned) {
             if let Err(e) = crate::model::DomainName::parse(zone) {
                 return refuse("platform.zones", zone, &e.to_string());

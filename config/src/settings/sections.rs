@@ -48,6 +48,9 @@ pub struct Proxy {
     pub node_token_file: String,
     /// Directory of the last good state.
     pub last_good: String,
+    /// Seconds between two flushes of what tenants used to the control plane, 0.1 to 60. A proxy that is killed loses
+    /// what it counted since the last.
+    pub usage_flush_s: Seconds,
     /// Seconds between "no more new connections" and closing idle ones when stopping, so that clients notice.
     pub linger_s: Seconds,
     /// Seconds that requests in flight may take to finish when stopping.
@@ -70,6 +73,7 @@ impl Default for Proxy {
             control: vec!["http://127.0.0.1:8600".to_owned()],
             node_token_file: "<data>/node.token".to_owned(),
             last_good: "<data>/proxy/last-good".to_owned(),
+            usage_flush_s: Seconds(5_000),
             linger_s: Seconds(300),
             drain_s: Seconds(5_000),
             security: SecurityHeaders::default(),
