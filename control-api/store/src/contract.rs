@@ -12,7 +12,8 @@ use schoolgate_config::model::{
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::snapshot::{Change, ObjectKey, ObjectKind};
 use schoolgate_config::table::Violation;
-use schoolgate_config::time::ManualClock;
+use schoolgate_config::time::{Clock, ManualClock};
+use schoolgate_config::usage::{CodeClass, QuotaKind, QuotaUse, RequestClass, Step, Usage, UsageFlush, UsagePart};
 
 use crate::*;
 
@@ -986,4 +987,151 @@ async fn a_revoked_certificate_is_out_of_service_and_its_name_wants_another() {
     let mut transaction = world.begin().await;
     let again = transaction.revoke_certificate(&fingerprint, RevocationReason::Superseded).await;
     assert!(matches!(again, Err(StoreError::NotFound { .. })));
+}
+
+fn flush(node: &str, boot: u128, number: u64, parts: Vec<UsagePart>) -> UsageFlush {
+    UsageFlush {
+        node: node.parse().expect("a name"),
+        boot: serde_json::from_value(json!(TenantId::from_parts(1, boot).to_string()[4..])).expect("a ULID"),
+        number,
+        parts,
+        quotas: Vec::new(),
+    }
+}
+
+fn part(tenant: TenantId, at_s: i64, requests: u64) -> UsagePart {
+    let mut usage = Usage { bytes_out: 10 * requests, in_flight_peak: requests, ..Usage::default() };
+    usage.requests.add(RequestClass::Api, CodeClass::Success, requests);
+    usage.latency.add(9, requests);
+    UsagePart { tenant, at_s, step: Step::Minute, usage }
+}
+
+/// Requests in each sum of a step.
+async fn sums(store: &Store, tenant: TenantId, step: Step) -> Vec<(i64, u64)> {
+    let query = UsageQuery { tenant, step, from_s: 0, to_s: i64::MAX };
+    let parts = store.usage(&query).await.expect("reads");
+    parts.iter().map(|part| (part.at_s, part.usage.requests.total())).collect()
+}
+
+#[tokio::test]
+async fn usage_is_summed_by_minute_hour_and_day_over_all_proxies() {
+    let world = World::new().await;
+    let (ash, oak) = (TenantId::from_parts(1, 1), TenantId::from_parts(1, 2));
+    let now = 1_700_000_000;
+    let minute = Step::Minute.floor(now);
+    let parts = vec![part(ash, minute, 2), part(ash, minute - 60, 1), part(oak, minute, 5)];
+    world.store.count_usage(&flush("n1", 1, 1, parts)).await.expect("counts");
+    world.store.count_usage(&flush("n2", 2, 1, vec![part(ash, minute + 7, 4)])).await.expect("counts");
+    assert_eq!(sums(&world.store, ash, Step::Minute).await, [(minute - 60, 1), (minute, 6)]);
+    assert_eq!(sums(&world.store, ash, Step::Hour).await, [(Step::Hour.floor(now), 7)]);
+    assert_eq!(sums(&world.again().await, oak, Step::Day).await, [(Step::Day.floor(now), 5)]);
+
+    let query = UsageQuery { tenant: ash, step: Step::Day, from_s: 0, to_s: i64::MAX };
+    let [day] = world.store.usage(&query).await.expect("reads").try_into().expect("one day");
+    assert_eq!((day.usage.bytes_out, day.usage.in_flight_peak, day.usage.latency.count()), (70, 4, 7));
+    let totals = TotalsQuery { from_s: Step::Day.floor(now), to_s: now, after: None, limit: 10 };
+    let totals = world.store.usage_totals(&totals).await.expect("reads");
+    assert_eq!(totals.iter().map(|t| (t.tenant, t.requests)).collect::<Vec<_>>(), [(ash, 7), (oak, 5)]);
+}
+
+#[tokio::test]
+async fn a_flush_that_is_sent_again_is_not_counted_again() {
+    let world = World::new().await;
+    let tenant = TenantId::from_parts(1, 1);
+    let minute = Step::Minute.floor(1_700_000_000);
+    let mut first = flush("n1", 1, 1, vec![part(tenant, minute, 3)]);
+    first.quotas.push(QuotaUse { tenant, quota: QuotaKind::RequestsPerDay, period: 19_675, used: 3 });
+    for _ in 0..3 {
+        let taken = world.store.count_usage(&first).await.expect("counts");
+        assert_eq!((taken.number, taken.quotas), (1, first.quotas.clone()));
+    }
+    world.store.count_usage(&flush("n1", 1, 2, vec![part(tenant, minute, 1)])).await.expect("counts");
+    world.again().await.count_usage(&first).await.expect("counts");
+    assert_eq!(sums(&world.store, tenant, Step::Minute).await, [(minute, 4)]);
+    // Another start of the same proxy begins at one again, and so does another proxy.
+    world.store.count_usage(&flush("n1", 2, 1, vec![part(tenant, minute, 1)])).await.expect("counts");
+    world.store.count_usage(&flush("n2", 1, 1, vec![part(tenant, minute, 1)])).await.expect("counts");
+    assert_eq!(sums(&world.store, tenant, Step::Minute).await, [(minute, 6)]);
+}
+
+#[tokio::test]
+async fn quotas_add_up_over_proxies_and_are_found_again_after_a_restart() {
+    let world = World::new().await;
+    let tenant = TenantId::from_parts(1, 1);
+    let used = |day: u16, used| QuotaUse { tenant, quota: QuotaKind::RequestsPerDay, period: 19_661 + day, used };
+    for (node, use_) in [("n1", used(14, 4)), ("n2", used(14, 5)), ("n3", used(15, 1))] {
+        let mut flush = flush(node, 1, 1, Vec::new());
+        flush.quotas.push(use_);
+        world.store.count_usage(&flush).await.expect("counts");
+    }
+    let store = world.again().await;
+    assert_eq!(store.quotas_used(&[used(14, 0), used(16, 0)]).await.expect("reads"), [used(14, 9)]);
+    let recent = store.recent_quotas(0, None, 10).await.expect("reads");
+    assert_eq!(recent, [used(14, 9), used(15, 1)]);
+    assert_eq!(store.recent_quotas(0, Some(&tenant), 10).await.expect("reads"), []);
+    assert_eq!(store.recent_quotas(world.clock.unix_ms(), None, 10).await.expect("reads"), []);
+}
+
+#[tokio::test]
+async fn usage_is_kept_as_long_as_its_step_and_the_future_is_now() {
+    let world = World::new().await;
+    let tenant = TenantId::from_parts(1, 1);
+    let now = world.clock.unix_s();
+    let parts = vec![part(tenant, now - 86_400, 1), part(tenant, now - 40 * 86_400, 2), part(tenant, now + 86_400, 4)];
+    world.store.count_usage(&flush("n1", 1, 1, parts)).await.expect("counts");
+    let minutes = [(Step::Minute.floor(now - 86_400), 1), (Step::Minute.floor(now), 4)];
+    assert_eq!(sums(&world.store, tenant, Step::Minute).await, minutes, "too old for a minute, and not from now");
+    assert_eq!(sums(&world.store, tenant, Step::Day).await.len(), 3);
+
+    world.clock.advance_ms(25 * 3_600_000);
+    while world.store.forget_usage().await.expect("forgets") {}
+    assert_eq!(sums(&world.store, tenant, Step::Minute).await, [(Step::Minute.floor(now), 4)]);
+    assert_eq!(sums(&world.store, tenant, Step::Hour).await.len(), 2);
+    world.clock.advance_ms(390 * 86_400_000);
+    while world.store.forget_usage().await.expect("forgets") {}
+    assert_eq!(sums(&world.store, tenant, Step::Hour).await, []);
+    assert_eq!(sums(&world.store, tenant, Step::Day).await.len(), 2);
+    world.clock.advance_ms(20 * 86_400_000);
+    while world.store.forget_usage().await.expect("forgets") {}
+    assert_eq!(sums(&world.store, tenant, Step::Day).await, []);
+}
+
+#[tokio::test]
+async fn the_last_report_of_an_instance_counts() {
+    let world = World::new().await;
+    let report = |n, users| AppReport {
+        tenant: TenantId::from_parts(1, n),
+        users,
+        students: 7,
+        storage_bytes: 4_096,
+        instance: "127.0.0.1:8701".into(),
+        reported_at_ms: 5,
+    };
+    world.store.save_app_reports(&[report(1, 8), report(2, 1)]).await.expect("saves");
+    world.store.save_app_reports(&[report(1, 9)]).await.expect("saves");
+    let tenants = [1, 2, 3].map(|n| TenantId::from_parts(1, n));
+    let found = world.again().await.app_reports(&tenants).await.expect("reads");
+    assert_eq!(found, [report(1, 9), report(2, 1)]);
+}
+
+#[tokio::test]
+async fn a_token_of_an_instance_is_neither_a_nodes_nor_an_operators() {
+    let world = World::new().await;
+    let token = Token {
+        id: "abc".into(),
+        kind: TokenKind::Instance,
+        name: "apps".into(),
+        role: "instance".into(),
+        scopes: Vec::new(),
+        tenants: Vec::new(),
+        networks: Vec::new(),
+        secret_hash: [1; 32],
+        created_at_ms: 5,
+        created_by: "test".into(),
+        expires_at_ms: None,
+    };
+    let mut transaction = world.begin().await;
+    transaction.insert_token(&token).await.expect("inserts");
+    commit(transaction).await.expect("commits");
+    assert_eq!(world.again().await.token("abc").await.expect("reads"), Some(token));
 }

@@ -27,6 +27,7 @@ mod records;
 mod revocation;
 mod sqlite;
 mod transaction;
+mod usage;
 mod wanted;
 
 use std::path::Path;
@@ -34,9 +35,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use schoolgate_config::model::{DomainName, Fingerprint, Plan, Revision, Slug, Tenant, Zone};
+use schoolgate_config::model::{DomainName, Fingerprint, Plan, Revision, Slug, Tenant, TenantId, Zone};
 use schoolgate_config::snapshot::Object;
 use schoolgate_config::time::{Clock, SystemClock};
+use schoolgate_config::usage::{QuotaUse, UsageFlush, UsagePart, UsageTaken};
 
 pub use aggregate::{Aggregate, ListQuery, Page, Stored};
 pub use audit::AuditBroken;
@@ -46,11 +48,12 @@ pub use event::{EVENTS_KEPT_MS, Event, EventQuery, NewEvent};
 pub use head::Head;
 pub use lease::{Lease, LeaseRecord};
 pub use records::{
-    Actor, AuditEntry, AuditQuery, CertificateWant, Committed, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord,
-    RevisionRecord, StoredAnswer, Token, TokenKind, WantState,
+    Actor, AppReport, AuditEntry, AuditQuery, CertificateWant, Committed, CommittedChanges, IgnoredHost, KeyFetch,
+    NodeRecord, RevisionRecord, StoredAnswer, Token, TokenKind, WantState,
 };
 pub use revocation::{Revocation, RevocationReason, RevocationState};
 pub use transaction::Transaction;
+pub use usage::{TotalsQuery, UsageQuery, UsageTotal};
 
 /// Whether [`Store::open`] makes a database where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -387,6 +390,89 @@ impl Store {
             transaction.save_node(node).await?;
         }
         transaction.finish().await
+    }
+
+    /// Counts what tenants used at a proxy, each flush once: one whose number is not above the last of the same start is
+    /// known already. Answers when it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`]: it is not counted, and may be sent again.
+    pub async fn count_usage(&self, flush: &UsageFlush) -> Result<UsageTaken, StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("usage")).await?;
+        if transaction.count_usage(flush).await? {
+            transaction.finish().await?;
+        } else {
+            transaction.rollback().await;
+        }
+        let quotas = if flush.quotas.is_empty() { Vec::new() } else { self.quotas_used(&flush.quotas).await? };
+        Ok(UsageTaken { number: flush.number, quotas })
+    }
+
+    /// What the fleet has used of these quotas; `used` of the question does not matter. Those never used are left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn quotas_used(&self, quotas: &[QuotaUse]) -> Result<Vec<QuotaUse>, StoreError> {
+        self.sqlite.quotas_used(quotas).await
+    }
+
+    /// What the fleet has used of quotas that were used since `since_ms`, of tenants after `after`, in their order.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn recent_quotas(
+        &self,
+        since_ms: i64,
+        after: Option<&TenantId>,
+        limit: u32,
+    ) -> Result<Vec<QuotaUse>, StoreError> {
+        self.sqlite.recent_quotas(since_ms, after, limit).await
+    }
+
+    /// What a tenant used, oldest first. Times without use are left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsagePart>, StoreError> {
+        self.sqlite.usage(query).await
+    }
+
+    /// What each tenant used in some days, those that used something.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn usage_totals(&self, query: &TotalsQuery) -> Result<Vec<UsageTotal>, StoreError> {
+        self.sqlite.usage_totals(query).await
+    }
+
+    /// Keeps what instances of the app report, in the place of what they reported before.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn save_app_reports(&self, reports: &[AppReport]) -> Result<(), StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("app")).await?;
+        transaction.save_app_reports(reports).await?;
+        transaction.finish().await
+    }
+
+    /// What instances of the app last reported of these tenants, those of which they did.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn app_reports(&self, tenants: &[TenantId]) -> Result<Vec<AppReport>, StoreError> {
+        self.sqlite.app_reports(tenants).await
+    }
+
+    /// Forgets a piece of the usage that was kept long enough (minutes 48 h, hours 30 d, days 400 d). Says whether there
+    /// may be more.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn forget_usage(&self) -> Result<bool, StoreError> {
+        let mut transaction = Transaction::begin(self.sqlite.clone(), Actor::system("usage")).await?;
+        let more = transaction.forget_usage().await?;
+        transaction.finish().await?;
+        Ok(more)
     }
 
     /// How fetching the keys of each issuer went, for those whose keys were ever fetched.

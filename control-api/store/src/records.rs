@@ -166,6 +166,8 @@ pub enum TokenKind {
     Operator,
     /// The feed.
     Node,
+    /// Reports of instances of the app.
+    Instance,
 }
 
 impl TokenKind {
@@ -174,8 +176,26 @@ impl TokenKind {
         match self {
             Self::Operator => "operator",
             Self::Node => "node",
+            Self::Instance => "instance",
         }
     }
+}
+
+/// What an instance of the app reported of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppReport {
+    /// Of whom.
+    pub tenant: TenantId,
+    /// People with an account.
+    pub users: u64,
+    /// Students.
+    pub students: u64,
+    /// Bytes of its data.
+    pub storage_bytes: u64,
+    /// What the instance calls itself.
+    pub instance: String,
+    /// When, milliseconds since 1970.
+    pub reported_at_ms: i64,
 }
 
 /// A token, without its secret.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use schoolgate_config::model::{Certificate, DomainName, Fingerprint, Slug, Tenant};
 use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 use schoolgate_config::table::RoutingTable;
+use schoolgate_config::usage::UsageFlush;
 
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit;
@@ -15,8 +16,8 @@ use crate::error::StoreError;
 use crate::event::NewEvent;
 use crate::head::Head;
 use crate::records::{
-    Actor, AuditEntry, CertificateWant, Committed, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord, RevisionRecord,
-    StoredAnswer, Token,
+    Actor, AppReport, AuditEntry, CertificateWant, Committed, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord,
+    RevisionRecord, StoredAnswer, Token,
 };
 use crate::revocation::{Revocation, RevocationReason, RevocationState};
 use crate::sqlite::{Advance, Sqlite, TenantField, Turn};
@@ -510,6 +511,18 @@ impl Transaction {
 
     pub(crate) async fn forget_txt(&mut self, before_ms: i64) -> Result<(), StoreError> {
         self.turn.forget_txt(before_ms).await
+    }
+
+    pub(crate) async fn count_usage(&mut self, flush: &UsageFlush) -> Result<bool, StoreError> {
+        self.turn.count_usage(flush, self.now_ms).await
+    }
+
+    pub(crate) async fn save_app_reports(&mut self, reports: &[AppReport]) -> Result<(), StoreError> {
+        self.turn.save_app_reports(reports).await
+    }
+
+    pub(crate) async fn forget_usage(&mut self) -> Result<bool, StoreError> {
+        self.turn.forget_usage(self.now_ms).await
     }
 
     pub(crate) async fn forget_answers(&mut self, before_ms: i64) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 //! may hold a revision made of it already, and a number that came back with other content would be taken for the same.
 //! The price, one flush to the disk per commit, is shared by all transactions that were waiting; see [`writer`].
 
+mod app_reports;
 mod audit;
 mod certificates;
 mod dns_txt;
@@ -14,6 +15,7 @@ mod objects;
 mod records;
 mod revisions;
 mod uploads;
+mod usage;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -281,6 +283,11 @@ reads! {
     async fn domain_check(&self, name: &schoolgate_config::model::DomainName) -> Option<crate::DomainCheck> = domain_checks;
     async fn domain_transfer(&self, name: &schoolgate_config::model::DomainName) -> Option<crate::DomainTransfer> = domain_checks;
     async fn released_name(&self, name: &schoolgate_config::model::DomainName, now_ms: i64) -> Option<crate::ReleasedName> = domain_checks;
+    async fn app_reports(&self, tenants: &[schoolgate_config::model::TenantId]) -> Vec<crate::AppReport> = app_reports;
+    async fn usage(&self, query: &crate::UsageQuery) -> Vec<schoolgate_config::usage::UsagePart> = usage;
+    async fn usage_totals(&self, query: &crate::TotalsQuery) -> Vec<crate::UsageTotal> = usage;
+    async fn quotas_used(&self, quotas: &[schoolgate_config::usage::QuotaUse]) -> Vec<schoolgate_config::usage::QuotaUse> = usage;
+    async fn recent_quotas(&self, since_ms: i64, after: Option<&schoolgate_config::model::TenantId>, limit: u32) -> Vec<schoolgate_config::usage::QuotaUse> = usage;
 }
 
 impl Sqlite {

@@ -26,10 +26,10 @@ fn read_digest(row: &SqliteRow, column: &str) -> Result<[u8; 32], sqlx::Error> {
 fn read_token(row: &SqliteRow) -> Result<Token, sqlx::Error> {
     Ok(Token {
         id: row.try_get("id")?,
-        kind: if row.try_get::<&str, _>("kind")? == TokenKind::Node.as_str() {
-            TokenKind::Node
-        } else {
-            TokenKind::Operator
+        kind: match row.try_get::<&str, _>("kind")? {
+            "node" => TokenKind::Node,
+            "instance" => TokenKind::Instance,
+            _ => TokenKind::Operator,
         },
         name: row.try_get("name")?,
         role: row.try_get("role")?,

@@ -18,8 +18,8 @@ use schoolgate_config::model::{DomainName, Fingerprint, Tenant};
 use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 
 use super::{
-    Sqlite, TenantField, audit, certificates, dns_txt, domain_checks, events, fault, leases, objects, records,
-    revisions, signed, uploads,
+    Sqlite, TenantField, app_reports, audit, certificates, dns_txt, domain_checks, events, fault, leases, objects,
+    records, revisions, signed, uploads, usage,
 };
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit::FIRST;
@@ -394,6 +394,9 @@ turns! {
     async fn keep_released_name(&mut self, released: &ReleasedName) -> () = domain_checks;
     async fn drop_released_name(&mut self, name: &DomainName) -> bool = domain_checks;
     async fn forget_released_names(&mut self, before_ms: i64) -> () = domain_checks;
+    async fn count_usage(&mut self, flush: &schoolgate_config::usage::UsageFlush, now_ms: i64) -> bool = usage;
+    async fn save_app_reports(&mut self, reports: &[crate::AppReport]) -> () = app_reports;
+    async fn forget_usage(&mut self, now_ms: i64) -> bool = usage;
 }
 
 impl Turn {
