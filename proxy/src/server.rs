@@ -25,6 +25,7 @@ use crate::direct::Driver;
 use crate::feed::adopt::{self, Adoption, AdoptionParts};
 use crate::feed::last_good::LastGoodError;
 use crate::feed::report::{self, NodeView};
+use crate::feed::usage::{self, UsageParts};
 use crate::feed::{Signing, SnapshotFeed, questions};
 use crate::gateway::{Gateway, GatewayParts, SharedTable};
 use crate::limit::Limiter;
@@ -73,6 +74,10 @@ pub struct ProxyOptions {
     pub caps: Limits,
     /// Directory of the last good state.
     pub last_good: PathBuf,
+    /// Time between two flushes of what tenants used.
+    pub usage_flush: Duration,
+    /// File of what the control plane has not taken of it.
+    pub usage_file: PathBuf,
     /// Where a line per request goes.
     pub access_log: AccessLogTarget,
     /// Tenants with metrics of their own.
@@ -108,6 +113,8 @@ impl ProxyOptions {
             limits: proxy.limits.clone(),
             caps: settings.platform.caps.limits(),
             last_good: settings.path(&proxy.last_good),
+            usage_flush: proxy.usage_flush_s.duration(),
+            usage_file: settings.path(&proxy.last_good).with_file_name("usage.json"),
             access_log: match &telemetry.access_log {
                 AccessLog::Off => AccessLogTarget::Off,
                 AccessLog::Stdout => AccessLogTarget::Stdout,
@@ -292,6 +299,15 @@ impl ProxyServer {
         let _stop_when_dropped = stop.clone().drop_guard();
         let handle =
             ProxyHandle { addresses, edge, view, tasks: TaskTracker::new(), stop, draining, _stop_when_dropped };
+        let usage = UsageParts {
+            node: options.node,
+            table: Arc::clone(&table),
+            observe: Arc::clone(&handle.view.observe),
+            clock: options.clock,
+            every: options.usage_flush,
+            file: options.usage_file,
+        };
+        handle.spawn_usage(usage, Arc::clone(&options.feed));
         handle.spawn_tasks(adoption, options.feed, table, status, metrics);
         Ok(handle)
     }
@@ -391,6 +407,11 @@ impl ProxyHandle {
         self.supervise("the status listener", move || {
             status::run(Arc::clone(&status), Arc::clone(&parts), stop.clone())
         });
+    }
+
+    fn spawn_usage(&self, parts: UsageParts<NodeLive>, feed: Arc<dyn SnapshotFeed>) {
+        let (parts, stop) = (Arc::new(parts), self.stop.clone());
+        self.supervise("flushing usage", move || usage::run(Arc::clone(&parts), Arc::clone(&feed), stop.clone()));
     }
 
     /// Runs a task until it ends by itself. One that panics is a bug, said aloud and started again: without it the

@@ -10,6 +10,7 @@ pub mod questions;
 pub mod remote;
 pub mod report;
 mod signing;
+pub(crate) mod usage;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer};
 use schoolgate_config::model::Revision;
 use schoolgate_config::snapshot::WireError;
+use schoolgate_config::usage::{UsageFlush, UsageTaken};
 
 pub use signing::{Signing, SigningKey};
 
@@ -28,6 +30,12 @@ pub trait SnapshotFeed: Send + Sync + 'static {
 
     /// Says how this node is: what it serves, or why it refused to.
     async fn report(&self, report: NodeReport) -> Result<(), FeedError>;
+
+    /// Hands over what tenants used. Answered, it is counted; unanswered, it may be, and is sent again as it is. A feed
+    /// that counts nothing takes everything.
+    async fn usage(&self, flush: &UsageFlush) -> Result<UsageTaken, FeedError> {
+        Ok(UsageTaken { number: flush.number, quotas: Vec::new() })
+    }
 
     /// Identifiers of requests that the control plane wants to know about; waits up to `wait` for one. A feed that has
     /// none for ever waits for ever.

@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer, RequestAnswers, RequestQuestions};
 use schoolgate_config::model::{NodeId, Revision};
+use schoolgate_config::usage::{UsageFlush, UsageTaken};
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -183,6 +184,14 @@ impl SnapshotFeed for RemoteFeed {
         let body = serde_json::to_vec(&report)
             .map_err(|error| FeedError::Unreachable { from: self.node.to_string(), source: error.into() })?;
         self.ask(Method::POST, &path, Some(body.into()), PATIENCE).await.map(drop)
+    }
+
+    async fn usage(&self, flush: &UsageFlush) -> Result<UsageTaken, FeedError> {
+        let path = format!("/internal/v1/nodes/{}/usage", self.node);
+        let body = serde_json::to_vec(flush)
+            .map_err(|error| FeedError::Unreachable { from: self.node.to_string(), source: error.into() })?;
+        let (from, body) = self.ask(Method::POST, &path, Some(body.into()), PATIENCE).await?;
+        serde_json::from_slice(&body).map_err(|error| FeedError::Unreachable { from, source: error.into() })
     }
 
     async fn questions(&self, wait: Duration) -> Result<Vec<String>, FeedError> {

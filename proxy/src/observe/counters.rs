@@ -4,11 +4,14 @@
 //! customers choose; at 100,000 tenants these arrays take a tenth and cannot collide. [`super::busiest`] decides which
 //! of them are shown by name.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use schoolgate_config::identity::Identifier;
+use schoolgate_config::usage::RequestClass;
 
+use super::usage::UsageCells;
 use crate::limit::{Layer, Layers};
 
 /// Statuses with a counter of their own; any other is counted by its class (`2xx`).
@@ -65,6 +68,11 @@ impl<const W: usize> Default for Cells<W> {
 impl<const W: usize> Cells<W> {
     fn add(&self, at: usize, by: u64) {
         self.0[at].fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// One value.
+    pub(super) fn at(&self, at: usize) -> u64 {
+        self.0[at].load(Ordering::Relaxed)
     }
 
     /// The values now. Not one instant: a request may be in the first and not yet in the last.
@@ -169,6 +177,8 @@ pub(crate) mod pool_row {
 pub struct TenantCounters {
     pub(crate) row: Cells<{ tenant_row::WIDTH }>,
     in_flight: AtomicU64,
+    /// What is gathered for the control plane; made with the first request.
+    pub(super) usage: OnceLock<Box<UsageCells>>,
     pub(super) rank: super::busiest::Rank,
     pub(super) sampler: super::recorder::Sampler,
 }
@@ -186,7 +196,8 @@ impl TenantCounters {
     }
 
     pub(super) fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.usage.get_or_init(Box::default).in_flight(before + 1);
     }
 
     pub(super) fn end(&self) {
@@ -211,6 +222,11 @@ impl TenantCounters {
         for layer in would.iter() {
             self.row.add(tenant_row::WOULD_LIMIT + layer as usize, 1);
         }
+    }
+
+    /// A request that ended, as the tenant's usage tells it.
+    pub(super) fn used(&self, class: RequestClass, status: u16, total: Duration) {
+        self.usage.get_or_init(Box::default).request(class, status, total);
     }
 
     pub(super) fn mismatch(&self, kind: Mismatch) {

@@ -14,6 +14,7 @@ mod quota_events;
 mod recorder;
 pub mod status;
 mod unknown_hosts;
+mod usage;
 
 use std::io;
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ use schoolgate_config::identity::{Happened, RecordedRequest};
 use schoolgate_config::model::{BackendAddress, BackendId, IssuerId, Pool, PoolId, Revision, Tenant, TenantId};
 use schoolgate_config::table::Live;
 use schoolgate_config::time::Clock;
+use schoolgate_config::usage::RequestClass;
 
 pub use access_log::AccessLogTarget;
 pub use counters::{BackendCounters, Mismatch, PoolCounters, TenantCounters};
@@ -40,6 +42,7 @@ use node::NodeMetrics;
 use quota_events::QuotaEvents;
 use recorder::Recorder;
 use unknown_hosts::UnknownHosts;
+pub(crate) use usage::gather;
 
 /// How long the parts of a request took, from the request head.
 #[derive(Debug, Clone, Copy, Default)]
@@ -272,6 +275,7 @@ impl Observe {
         whole.request(status, bytes_in, bytes_out, phases.total);
         if let Some((_, counters)) = request.tenant {
             counters.request(status, bytes_in, bytes_out, phases.total);
+            counters.used(RequestClass::of(request.method, request.path, status), status, phases.total);
         }
         if let Some((_, counters)) = request.pool {
             self.node.pools.request(phases.total);
@@ -402,6 +406,11 @@ impl Observe {
     /// Bytes that the edge holds for its clients.
     fn buffered_bytes(&self) -> usize {
         self.budget.get().map_or(0, |budget| budget.held())
+    }
+
+    /// Requests whose usage waited for the control plane for so long that it was given up.
+    pub(crate) fn usage_lost(&self, requests: u64) {
+        self.node.usage_lost.inc_by(requests);
     }
 
     /// Access lines that were not written.

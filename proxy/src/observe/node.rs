@@ -29,6 +29,7 @@ pub(crate) struct NodeMetrics {
     in_flight: AtomicU64,
     offered: AtomicU64,
     pub(super) panics: IntCounter,
+    pub(super) usage_lost: IntCounter,
     unknown_hosts: IntCounter,
     decide: Histogram,
     connect: Histogram,
@@ -113,6 +114,10 @@ impl NodeMetrics {
             in_flight: AtomicU64::new(0),
             offered: AtomicU64::new(0),
             panics: counter("schoolgate_panics_total", "Panics caught while serving a request; each is a bug."),
+            usage_lost: counter(
+                "schoolgate_usage_lost_requests_total",
+                "Requests whose usage was given up: the control plane did not take it for too long.",
+            ),
             unknown_hosts: counter("schoolgate_unknown_host_total", "Requests for a host that no tenant has."),
             decide: overhead.with_label_values(&["decide"]),
             connect: overhead.with_label_values(&["connect"]),
