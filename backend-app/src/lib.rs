@@ -9,6 +9,8 @@
 //!    verified context.
 //! 4. `api` answers JSON, `pages` HTML; both call `school`, which knows neither.
 //!
+//! Beside requests, `report` tells the control plane how many people each school has and how much it keeps.
+//!
 //! An instance keeps nothing that another instance would miss: what is in memory is keys, verified tokens and
 //! open databases, all of which can be lost.
 
@@ -19,6 +21,7 @@ mod context;
 mod options;
 mod pages;
 mod problem;
+mod report;
 mod router;
 mod school;
 mod server;

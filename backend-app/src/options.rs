@@ -28,9 +28,48 @@ pub struct Options {
     #[arg(long, default_value = "schoolgate")]
     pub issuer: String,
 
+    /// Where people and storage of the schools are reported: the control API's `http://HOST:PORT/internal/v1/usage`. Not
+    /// reported when absent.
+    #[arg(long, value_name = "URL", value_parser = report_url, requires = "report_token_file")]
+    pub report_url: Option<String>,
+
+    /// File of the token for that, written by the control process as `<data>/instance.token`.
+    #[arg(long, value_name = "FILE", requires = "report_url")]
+    pub report_token_file: Option<PathBuf>,
+
     /// How many schools' databases this instance keeps open. Each takes up to 4 threads and 12 file descriptors.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub max_open_schools: u32,
+}
+
+/// Where reports go, and with which token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReportTo {
+    /// `http://HOST:PORT/internal/v1/usage`.
+    pub(crate) url: String,
+    /// The file of the token.
+    pub(crate) token_file: PathBuf,
+}
+
+impl Options {
+    /// Where reports go, if they are wanted.
+    pub(crate) fn report_to(&self) -> Option<ReportTo> {
+        let (url, token_file) = self.report_url.clone().zip(self.report_token_file.clone())?;
+        Some(ReportTo { url, token_file })
+    }
+}
+
+/// A URL that reports can go to.
+fn report_url(text: &str) -> Result<String, String> {
+    let uri = text.parse::<axum::http::Uri>().ok();
+    let usable =
+        uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some() && uri.path().len() > 1);
+    if usable {
+        Ok(text.to_owned())
+    } else {
+        Err("expected http://HOST:PORT/internal/v1/usage; reports go without TLS, to this host or a private network"
+            .into())
+    }
 }
 
 /// An address to listen on.
@@ -117,6 +156,14 @@ mod tests {
         assert_eq!("unix:/run/a.sock".parse::<Listen>().unwrap(), Listen::Unix("/run/a.sock".into()));
         assert!("unix:".parse::<Listen>().is_err());
         assert!("8701".parse::<Listen>().is_err());
+    }
+
+    #[test]
+    fn reports_go_to_a_path_over_http() {
+        assert!(report_url("http://127.0.0.1:8600/internal/v1/usage").is_ok());
+        for text in ["", "127.0.0.1:8600", "http://127.0.0.1:8600", "https://control.example/internal/v1/usage"] {
+            assert!(report_url(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -68,6 +68,12 @@ impl Problem {
         Self { errors: vec![error], ..Self::new(StatusCode::CONFLICT, "CONFLICT", message) }
     }
 
+    /// The school's plan allows no more people.
+    pub(crate) fn user_limit(error: FieldError) -> Self {
+        let message = error.message.clone();
+        Self { errors: vec![error], ..Self::new(StatusCode::FORBIDDEN, "USER_LIMIT_REACHED", message) }
+    }
+
     pub(crate) fn forbidden(message: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "FORBIDDEN", message)
     }

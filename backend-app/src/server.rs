@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::context::Verifier;
 use crate::context::keys::KeyRing;
 use crate::options::{Listen, Options};
+use crate::report::Reporter;
 use crate::router::{App, router};
 use crate::store::{CONNECTIONS_PER_SCHOOL, Schools};
 
@@ -97,6 +98,7 @@ pub struct Server {
     address: Listen,
     app: Arc<App>,
     router: Router,
+    reporter: Option<Reporter>,
 }
 
 enum Bound {
@@ -125,6 +127,7 @@ impl Server {
         prepare_dir(&schools_dir)?;
         let max_open = max_open_schools(options.max_open_schools);
         let (listener, address) = listen(&options.listen).await?;
+        let reporter = options.report_to().map(|to| Reporter::new(to, address.to_string()));
         let keys = Arc::new(KeyRing::load(options.keys, &options.data_dir).await);
         let verifier = Arc::new(Verifier::new(Arc::clone(&keys), options.issuer, options.audiences));
         let app = Arc::new(App {
@@ -136,7 +139,7 @@ impl Server {
         });
         let router = router(Arc::clone(&app), verifier);
         info!("school-app listens on {address}");
-        Ok(Self { listener, address, app, router })
+        Ok(Self { listener, address, app, router, reporter })
     }
 
     /// Where it listens, with the port that was really taken.
@@ -149,12 +152,13 @@ impl Server {
     /// # Errors
     /// [`AppError::Serve`] when the listener fails for good.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AppError> {
-        let Self { listener, address, app, router } = self;
+        let Self { listener, address, app, router, reporter } = self;
         let served = {
             tokio::select! {
                 served = accept(listener, router, &app, shutdown) => served,
                 () = app.keys.keep_fresh() => Ok(()),
                 () = app.schools.close_idle() => Ok(()),
+                () = report(reporter.as_ref(), &app) => Ok(()),
             }
         };
         // A request that outlived its grace may still hold a connection; its database is whole without being closed.
@@ -163,6 +167,14 @@ impl Server {
         }
         info!("school-app on {address} has stopped");
         served.map_err(|source| AppError::Serve { address: address.to_string(), source })
+    }
+}
+
+/// Reports for ever, if it is wanted.
+async fn report(reporter: Option<&Reporter>, app: &App) {
+    match reporter {
+        Some(reporter) => reporter.run(&app.schools).await,
+        None => std::future::pending().await,
     }
 }
 

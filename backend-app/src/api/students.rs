@@ -89,7 +89,8 @@ pub(crate) async fn create(
     let now = clock::now();
     let student = NewStudent::parse(&object, now.date()).map_err(Problem::invalid)?;
     let db = app.schools.open(&tenant).await?;
-    let student = enrolment::enrol(&db, &student, now).await?;
+    let student = enrolment::enrol(&tenant, &db, &student, now).await?;
+    app.schools.changed(tenant.tenant_id());
     let location = format!("/api/students/{}", student.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(student)).into_response())
 }
@@ -99,6 +100,7 @@ impl From<EnrolError> for Problem {
         match error {
             EnrolError::AdmissionNoTaken(field) => Self::conflict(field),
             EnrolError::UnknownSection(field) => Self::invalid(vec![field]),
+            EnrolError::TooManyUsers(limit) => Self::user_limit(limit),
             EnrolError::Store(error) => error.into(),
         }
     }

@@ -70,6 +70,11 @@ impl TenantContext {
 pub(crate) struct Limits(Map<String, Value>);
 
 impl Limits {
+    /// How many people may have an account.
+    pub(crate) fn users(&self) -> Option<u64> {
+        self.0.get("users").and_then(Value::as_u64)
+    }
+
     /// The longest body of a request, in bytes.
     pub(crate) fn body_bytes(&self) -> Option<u64> {
         self.0.get("body_bytes").and_then(Value::as_u64)

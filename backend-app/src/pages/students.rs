@@ -98,10 +98,14 @@ pub(crate) async fn enrol(
     let now = clock::now();
     let (status, errors) = match NewStudent::parse(&typed, now.date()) {
         Err(errors) => (StatusCode::BAD_REQUEST, errors),
-        Ok(student) => match enrolment::enrol(&db, &student, now).await {
-            Ok(student) => return Ok(Redirect::to(&format!("/students?added={}", student.id)).into_response()),
+        Ok(student) => match enrolment::enrol(&tenant, &db, &student, now).await {
+            Ok(student) => {
+                app.schools.changed(tenant.tenant_id());
+                return Ok(Redirect::to(&format!("/students?added={}", student.id)).into_response());
+            }
             Err(EnrolError::AdmissionNoTaken(field)) => (StatusCode::CONFLICT, vec![field]),
             Err(EnrolError::UnknownSection(field)) => (StatusCode::BAD_REQUEST, vec![field]),
+            Err(EnrolError::TooManyUsers(limit)) => (StatusCode::FORBIDDEN, vec![limit]),
             Err(EnrolError::Store(error)) => return Err(error.into()),
         },
     };

@@ -3,7 +3,8 @@
 use time::OffsetDateTime;
 
 use super::{FieldError, NewStudent, Student};
-use crate::store::{SchoolDb, StoreError, students};
+use crate::context::TenantContext;
+use crate::store::{SchoolDb, StoreError, people, students};
 
 /// Why a student was not enrolled.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub(crate) enum EnrolError {
     /// The school has no such section.
     #[error("there is no such section")]
     UnknownSection(FieldError),
+    /// The school's plan allows no more people.
+    #[error("the school has as many users as its plan allows")]
+    TooManyUsers(FieldError),
     /// The database did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -23,8 +27,19 @@ pub(crate) enum EnrolError {
 ///
 /// # Errors
 /// [`EnrolError`]; then nothing was written.
-pub(crate) async fn enrol(db: &SchoolDb, student: &NewStudent, now: OffsetDateTime) -> Result<Student, EnrolError> {
+pub(crate) async fn enrol(
+    tenant: &TenantContext,
+    db: &SchoolDb,
+    student: &NewStudent,
+    now: OffsetDateTime,
+) -> Result<Student, EnrolError> {
     let mut writing = db.write().await?;
+    if let Some(most) = tenant.limits().users() {
+        let users = people::users(&mut writing).await?;
+        if u64::try_from(users).unwrap_or(0) >= most {
+            return Err(EnrolError::TooManyUsers(too_many_users(tenant.plan(), users, most)));
+        }
+    }
     if let Some(section) = &student.section_id
         && !students::section_exists(&mut writing, section).await?
     {
@@ -41,4 +56,12 @@ pub(crate) async fn enrol(db: &SchoolDb, student: &NewStudent, now: OffsetDateTi
     let enrolled = students::get(&mut writing, &id).await?;
     writing.commit().await.map_err(StoreError::Sql)?;
     enrolled.ok_or(EnrolError::Store(StoreError::Sql(sqlx::Error::RowNotFound)))
+}
+
+/// Of the school as a whole: no field of the form is wrong.
+fn too_many_users(plan: &str, users: i64, most: u64) -> FieldError {
+    let message = format!(
+        "The plan {plan} allows {most} users, and the school has {users}. Ask whoever manages the school's plan for a larger one."
+    );
+    FieldError::new("", "user_limit", message)
 }

@@ -1,11 +1,12 @@
 //! The schools' databases: a SQLite file for each, opened through the verified tenant context and no other way.
 //!
 //! [`Schools`] keeps the most recently used open. [`mod@file`] makes, migrates and seeds one when it is first needed, in a way that
-//! no process ever sees a half-made file. [`students`] and [`classes`] are what is read and written.
+//! no process ever sees a half-made file. [`students`], [`classes`] and [`people`] are what is read and written.
 
 pub(crate) mod classes;
 mod file;
 mod open;
+pub(crate) mod people;
 mod seed;
 pub(crate) mod students;
 

@@ -3,13 +3,13 @@
 //! The most recently used stay open, up to a bound: each SQLite connection is a thread and three descriptors. Evicting one only
 //! forgets it; it closes when the last request that uses it is done.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolOptions;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 use tracing::debug;
 
 use super::{SchoolDb, StoreError, file};
@@ -30,6 +30,10 @@ pub(crate) struct Schools {
     dir: PathBuf,
     max_open: usize,
     open: Mutex<HashMap<TenantId, Slot>>,
+    /// Schools that were opened, or got somebody, since somebody asked. No more than were open.
+    changed: Mutex<HashSet<TenantId>>,
+    /// There are some.
+    pub(crate) news: Notify,
 }
 
 #[derive(Debug)]
@@ -42,7 +46,7 @@ struct Slot {
 impl Schools {
     /// The schools under `dir`, of which at most `max_open` stay open.
     pub(crate) fn new(dir: PathBuf, max_open: usize) -> Self {
-        Self { dir, max_open, open: Mutex::new(HashMap::new()) }
+        Self { dir, max_open, open: Mutex::default(), changed: Mutex::default(), news: Notify::new() }
     }
 
     /// The database of the school that the gateway vouched for; made, migrated and seeded if this is its first use.
@@ -55,7 +59,34 @@ impl Schools {
 
     async fn open_by_id(&self, tenant: &TenantId) -> Result<Arc<SchoolDb>, StoreError> {
         let slot = self.slot(tenant, Instant::now());
-        slot.get_or_try_init(|| open_pool(&self.dir, tenant)).await.cloned()
+        let opened = async {
+            let db = open_pool(&self.dir, tenant).await?;
+            self.changed(tenant);
+            Ok(db)
+        };
+        slot.get_or_try_init(|| opened).await.cloned()
+    }
+
+    /// What a school has is not what it was.
+    pub(crate) fn changed(&self, tenant: &TenantId) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        // More than can be open are schools that were closed again: they are told of when they are opened.
+        if changed.len() < self.max_open.saturating_mul(4) {
+            changed.insert(tenant.clone());
+        }
+        drop(changed);
+        self.news.notify_one();
+    }
+
+    /// Schools that changed since this was asked last.
+    pub(crate) fn take_changed(&self) -> HashSet<TenantId> {
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Schools that are open.
+    pub(crate) fn open_now(&self) -> Vec<(TenantId, Arc<SchoolDb>)> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().filter_map(|(tenant, slot)| Some((tenant.clone(), slot.db.get()?.clone()))).collect()
     }
 
     /// The slot of a school, now the most recently used.

@@ -6,6 +6,7 @@ mod admission;
 mod api;
 mod keys;
 mod life;
+mod limits;
 mod pages;
 mod sharing;
 mod site;

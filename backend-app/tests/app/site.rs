@@ -117,6 +117,8 @@ impl Site {
             keys: KeySource::File(self.keys_file()),
             data_dir: self.data_dir().join("data"),
             issuer: "schoolgate".to_owned(),
+            report_url: None,
+            report_token_file: None,
             max_open_schools: 8,
         }
     }

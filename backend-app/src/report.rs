@@ -1,0 +1,178 @@
+//! What this instance tells the control plane of the schools it serves: how many people, how much data.
+//!
+//! Of a school that was opened or changed it tells within a second or so, of all that are open once in a while. What the
+//! control plane does not take is told again later; nothing here waits for it.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Serialize;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{info, warn};
+
+use crate::context::TenantId;
+use crate::options::ReportTo;
+use crate::store::{Schools, StoreError, people};
+
+/// Time between two reports of everything: 60 s.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Time that changes are gathered for before they are told: 1 s. A class that is enrolled is one report.
+const GATHER: Duration = Duration::from_secs(1);
+
+/// Wait after a report that was not taken: 5 s.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Time for one report: 5 s.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Schools in one report: 500, half of what the control plane takes.
+const MOST: usize = 500;
+
+/// Bytes read of an answer: 4 KiB, for the log.
+const MOST_OF_ANSWER: usize = 4 << 10;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    instance: &'a str,
+    tenants: Vec<School>,
+}
+
+#[derive(Serialize)]
+struct School {
+    tenant: String,
+    users: i64,
+    students: i64,
+    storage_bytes: i64,
+}
+
+/// Why a report was not taken.
+#[derive(Debug, thiserror::Error)]
+enum ReportError {
+    #[error("the token file {path} cannot be read")]
+    Token { path: PathBuf, source: std::io::Error },
+    #[error("the token file {path} holds no token")]
+    NoToken { path: PathBuf },
+    #[error("{url} cannot be reached")]
+    Unreachable { url: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("{url} did not answer within {} s", TIMEOUT.as_secs())]
+    Timeout { url: String },
+    #[error("{url} answered {status}: {text}")]
+    Refused { url: String, status: StatusCode, text: String },
+}
+
+/// Reports for one instance.
+pub(crate) struct Reporter {
+    to: ReportTo,
+    instance: String,
+    client: Client<HttpConnector, Body>,
+}
+
+impl Reporter {
+    /// Reports of the instance with this name.
+    pub(crate) fn new(to: ReportTo, instance: String) -> Self {
+        Self { to, instance, client: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    /// Reports until it is dropped.
+    pub(crate) async fn run(&self, schools: &Schools) {
+        let mut next_of_all = Instant::now() + EVERY;
+        let mut untold = HashSet::new();
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                () = schools.news.notified() => sleep(GATHER).await,
+                () = sleep_until(next_of_all) => {}
+                () = sleep(AGAIN), if failing => {}
+            }
+            untold.extend(schools.take_changed());
+            if next_of_all <= Instant::now() {
+                next_of_all = Instant::now() + EVERY;
+                untold.extend(schools.open_now().into_iter().map(|(tenant, _)| tenant));
+            }
+            match self.tell(schools, &mut untold).await {
+                Ok(()) if failing => {
+                    failing = false;
+                    info!("reports reach the control plane again");
+                }
+                Ok(()) => {}
+                Err(error) if !failing => {
+                    failing = true;
+                    let error: &dyn std::error::Error = &error;
+                    warn!(error, "what schools use is not reported and will be tried again: {error}");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Tells of these schools, and forgets those it has told of. One that is no longer open has been told of, or will be
+    /// when it is opened again.
+    async fn tell(&self, schools: &Schools, untold: &mut HashSet<TenantId>) -> Result<(), ReportError> {
+        let open = schools.open_now();
+        untold.retain(|tenant| open.iter().any(|(id, _)| id == tenant));
+        let mut counted = Vec::new();
+        for (tenant, db) in open.into_iter().filter(|(tenant, _)| untold.contains(tenant)) {
+            let people = async { Ok::<_, StoreError>(people::counted(&mut *db.read().await?).await?) };
+            match people.await {
+                Ok(people::Counted { users, students, storage_bytes }) => {
+                    let school = School { tenant: tenant.to_string(), users, students, storage_bytes };
+                    counted.push((tenant, school));
+                }
+                // Its requests fail as well, and say why.
+                Err(error) => warn!(tenant.id = %tenant, "{tenant} cannot be counted: {error}"),
+            }
+        }
+        while !counted.is_empty() {
+            let rest = counted.split_off(counted.len().min(MOST));
+            let (told, tenants): (Vec<_>, Vec<_>) = std::mem::replace(&mut counted, rest).into_iter().unzip();
+            self.send(&Report { instance: &self.instance, tenants }).await?;
+            told.iter().for_each(|tenant| {
+                untold.remove(tenant);
+            });
+        }
+        Ok(())
+    }
+
+    async fn send(&self, report: &Report<'_>) -> Result<(), ReportError> {
+        let ReportTo { url, token_file } = &self.to;
+        // Read each time: a token that was replaced counts at once.
+        let token = tokio::fs::read_to_string(token_file)
+            .await
+            .map_err(|source| ReportError::Token { path: token_file.clone(), source })?;
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+            .map_err(|_| ReportError::NoToken { path: token_file.clone() })?;
+        bearer.set_sensitive(true);
+        let unreachable =
+            |source: Box<dyn std::error::Error + Send + Sync>| ReportError::Unreachable { url: url.clone(), source };
+        let body = serde_json::to_vec(report).map_err(|e| unreachable(e.into()))?;
+        let request = Request::post(url)
+            .header(AUTHORIZATION, bearer)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(body))
+            .map_err(|e| unreachable(e.into()))?;
+        let exchange = async {
+            let answer = self.client.request(request).await.map_err(|e| unreachable(e.into()))?;
+            let status = answer.status();
+            // What cannot be read of a refusal is not worth another error.
+            let body = Limited::new(answer.into_body(), MOST_OF_ANSWER).collect().await;
+            let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+            Ok((status, text))
+        };
+        let (status, text) =
+            timeout(TIMEOUT, exchange).await.map_err(|_| ReportError::Timeout { url: url.clone() })??;
+        if status.is_success() {
+            return Ok(());
+        }
+        let text = text.chars().filter(|c| !c.is_control()).take(300).collect();
+        Err(ReportError::Refused { url: url.clone(), status, text })
+    }
+}
