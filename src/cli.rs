@@ -67,6 +67,8 @@ pub(crate) enum Command {
     TokenIssuer(client::token_issuer::TokenIssuerCommand),
     /// Hosts that clients ask for and no school has: list, adopt, ignore, unignore
     UnknownHosts(client::unknown_hosts::UnknownHostsArgs),
+    /// What schools used: requests, bytes, latency; as CSV for billing
+    Usage(client::usage::UsageArgs),
     /// Keys of the gateway itself: show, rotate, list-context, rotate-context
     #[command(subcommand)]
     Keys(client::keys::KeysCommand),

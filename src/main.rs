@@ -47,6 +47,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::TokenIssuer(command) => client::run(client::token_issuer::run(&command)),
         Command::UnknownHosts(args) => client::run(client::unknown_hosts::run(&args)),
         Command::Certificate(command) => client::run(client::certificate::run(&command)),
+        Command::Usage(args) => client::run(client::usage::run(&args)),
         Command::Keys(command) => client::run(client::keys::run(&command)),
         Command::Status(args) => client::run(client::status::run(&args)),
         Command::Explain(args) => client::run(client::explain::run(&args)),

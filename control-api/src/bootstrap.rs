@@ -1,4 +1,5 @@
-//! What the first start of a control plane makes: the super-admin token, the node token, the key that signs contexts.
+//! What the first start of a control plane makes: the super-admin token, the tokens of nodes and of instances of the app,
+//! the key that signs contexts.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -19,6 +20,8 @@ use crate::operation::tokens::new_secret;
 pub const ADMIN_TOKEN: &str = "admin.token";
 /// The file of the token that proxies follow the feed with, in the data directory.
 pub const NODE_TOKEN: &str = "node.token";
+/// The file of the token that instances of the school app report with, in the data directory.
+pub const INSTANCE_TOKEN: &str = "instance.token";
 /// The file of the public keys that verify `X-Tenant-Context`, in the data directory.
 pub const JWKS: &str = "run/jwks.json";
 
@@ -53,6 +56,10 @@ pub async fn bootstrap(store: &Store, keeper: &Keeper, data_dir: &Path) -> Resul
     if !tokens.iter().any(|token| token.kind == TokenKind::Node) || !node_token.exists() {
         issue(store, TokenKind::Node, &node_token).await?;
     }
+    let instance_token = data_dir.join(INSTANCE_TOKEN);
+    if !tokens.iter().any(|token| token.kind == TokenKind::Instance) || !instance_token.exists() {
+        issue(store, TokenKind::Instance, &instance_token).await?;
+    }
     if !store.refresh().await?.table.context_keys().any(|key| key.state == ContextKeyState::Active) {
         make_context_key(store, keeper).await?;
     }
@@ -69,6 +76,7 @@ async fn issue(store: &Store, kind: TokenKind, path: &Path) -> Result<(), Bootst
     let (name, role) = match kind {
         TokenKind::Operator => ("first-start", Role::SuperAdmin.as_str()),
         TokenKind::Node => ("proxies", "node"),
+        TokenKind::Instance => ("school apps", "instance"),
     };
     let mut transaction = store.begin(Actor::system("first-start")).await?;
     let token = Token {

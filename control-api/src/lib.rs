@@ -26,7 +26,7 @@ mod sealing;
 mod socket;
 
 pub use background::{DomainChecks, KeyRefresher, PlatformFacts, StoredTxt};
-pub use bootstrap::{ADMIN_TOKEN, BootstrapError, JWKS, NODE_TOKEN, bootstrap};
+pub use bootstrap::{ADMIN_TOKEN, BootstrapError, INSTANCE_TOKEN, JWKS, NODE_TOKEN, bootstrap};
 pub use context_keys::{ContextKeys, Rotation};
 pub use jwks::jwks;
 pub use sealing::{Elsewhere, SealRotation};

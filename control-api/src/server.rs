@@ -311,7 +311,7 @@ async fn serve(
     }
 }
 
-/// Forgets answers that nobody asks for again, and old events.
+/// Forgets answers that nobody asks for again, old events, and usage that was kept long enough.
 async fn sweep(store: Store, stop: CancellationToken) {
     let mut every = tokio::time::interval(SWEEP_EVERY);
     loop {
@@ -324,6 +324,16 @@ async fn sweep(store: Store, stop: CancellationToken) {
         }
         if let Err(error) = store.forget_events().await {
             tracing::warn!("old events cannot be forgotten: {error}");
+        }
+        loop {
+            match store.forget_usage().await {
+                Ok(true) if !stop.is_cancelled() => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!("old usage cannot be forgotten: {error}");
+                    break;
+                }
+            }
         }
     }
 }

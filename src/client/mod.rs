@@ -18,6 +18,7 @@ pub(crate) mod tenant;
 pub(crate) mod token;
 pub(crate) mod token_issuer;
 pub(crate) mod unknown_hosts;
+pub(crate) mod usage;
 pub(crate) mod zone;
 
 use std::io::{BufRead, IsTerminal, Write as _};

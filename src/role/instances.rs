@@ -41,6 +41,10 @@ pub(super) struct Common {
     pub(super) data_dir: PathBuf,
     /// Where the gateway's public keys are.
     pub(super) keys: String,
+    /// Where they report people and storage.
+    pub(super) report_url: String,
+    /// The file of the token for that: a secret has no place on a command line.
+    pub(super) report_token_file: PathBuf,
     /// Log directives.
     pub(super) log: String,
 }
@@ -217,6 +221,9 @@ fn spawn(common: &Common, running: &Running) -> anyhow::Result<Child> {
         .arg("school-app")
         .args(["--listen", &address.to_string(), "--audience", pool.as_str(), "--keys", &common.keys])
         .args(["--log", &common.log, "--parent-pid", &std::process::id().to_string()])
+        .args(["--report-url", &common.report_url])
+        .arg("--report-token-file")
+        .arg(&common.report_token_file)
         .arg("--data-dir")
         .arg(&common.data_dir)
         .stdin(Stdio::null())

@@ -9,9 +9,11 @@ use async_trait::async_trait;
 use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer};
 use schoolgate_config::model::{BackendAddress, NodeId, PoolId, PoolKind, Revision};
 use schoolgate_config::settings::Settings;
+use schoolgate_config::usage::{UsageFlush, UsageTaken};
+use schoolgate_control_api::INSTANCE_TOKEN;
 use schoolgate_control_api::publish::FeedServer;
 use schoolgate_proxy::feed::{FeedError, SnapshotFeed};
-use schoolgate_store::{Store, WantState};
+use schoolgate_store::{Store, StoreError, WantState};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
@@ -83,6 +85,8 @@ impl Site {
             program: std::env::current_exe().context("this program cannot be found")?,
             data_dir: settings.data.dir.clone(),
             keys: format!("http://{}/.well-known/schoolgate/jwks.json", reachable(plane.address())),
+            report_url: format!("http://{}/internal/v1/usage", reachable(plane.address())),
+            report_token_file: settings.data_file(INSTANCE_TOKEN),
             log: settings.telemetry.log.clone(),
         })?;
         // Before the proxy: it would find its backends dead, and tell so to the first visitors of a second start.
@@ -214,6 +218,12 @@ impl SnapshotFeed for InProcessFeed {
     async fn report(&self, report: NodeReport) -> Result<(), FeedError> {
         self.server.report(report);
         Ok(())
+    }
+
+    async fn usage(&self, flush: &UsageFlush) -> Result<UsageTaken, FeedError> {
+        let unreachable =
+            |source: StoreError| FeedError::Unreachable { from: "the store".into(), source: source.into() };
+        self.server.count_usage(flush).await.map_err(unreachable)
     }
 
     async fn questions(&self, wait: Duration) -> Result<Vec<String>, FeedError> {

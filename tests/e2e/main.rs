@@ -25,6 +25,7 @@ mod stopping;
 mod store;
 mod streaming;
 mod tls;
+mod usage;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::header::AUTHORIZATION;
 use http::request::Parts as RequestParts;
 
+use schoolgate_config::model::TenantId;
 use schoolgate_store::{Token, TokenKind};
 
 use super::envelope::{Peer, RequestId};
@@ -51,6 +52,17 @@ impl FromRequestParts<Api> for Node {
     async fn from_request_parts(parts: &mut RequestParts, api: &Api) -> Result<Self, Stop> {
         bearer(parts, api, TokenKind::Node).await?;
         Ok(Self)
+    }
+}
+
+/// An instance of the app with its token, and for which tenants that is; empty: all.
+pub(crate) struct Instance(pub(crate) Vec<TenantId>);
+
+impl FromRequestParts<Api> for Instance {
+    type Rejection = Stop;
+
+    async fn from_request_parts(parts: &mut RequestParts, api: &Api) -> Result<Self, Stop> {
+        Ok(Self(bearer(parts, api, TokenKind::Instance).await?.tenants))
     }
 }
 

@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode};
 
 use schoolgate_config::feed::{NodeReport, RequestAnswers, RequestQuestions};
 use schoolgate_config::model::{NodeId, Revision};
+use schoolgate_config::usage::{UsageFlush, UsageTaken};
 
 use super::auth::Node;
 use super::params::Params;
@@ -59,6 +60,28 @@ pub(super) async fn report(
     }
     api.feed.report(report);
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Counts what tenants used at a proxy, each flush once: one that is sent again is known by its number.
+#[utoipa::path(post, path = "/internal/v1/nodes/{node}/usage", tag = "internal", request_body = UsageFlush,
+    params(("node" = String, Path)), responses((status = 200, body = UsageTaken)))]
+pub(super) async fn usage(
+    State(api): State<Api>,
+    _: Node,
+    Path(node): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let node = node_of(&node)?;
+    let value = read_json(&headers, &read_body(body).await?)?;
+    let flush: UsageFlush = serde_json::from_value(value)
+        .map_err(|e| Problem::bad_request(format!("the body is no flush of usage: {e}")))?;
+    // A proxy sends on what it had not sent under an earlier name, so this need not be the node that sends.
+    if flush.parts.len() > UsageFlush::MOST_PARTS || flush.quotas.len() > UsageFlush::MOST_QUOTAS {
+        let message = format!("{node} sends a flush with more than {} parts", UsageFlush::MOST_PARTS);
+        return Err(Problem::bad_request(message).into());
+    }
+    Ok(Json(api.feed.count_usage(&flush).await?).into_response())
 }
 
 /// Requests that a proxy is asked for; none when nobody asked in time.

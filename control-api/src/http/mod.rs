@@ -31,6 +31,7 @@ mod tenants;
 mod token_issuers;
 mod tokens;
 mod unknown_hosts;
+mod usage;
 mod zones;
 
 use std::net::SocketAddr;

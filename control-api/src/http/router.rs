@@ -8,8 +8,7 @@ use utoipa_axum::routes;
 use super::envelope::envelope;
 use super::{
     Api, audit, certificates, context_keys, domains, events, explain, health, internal, nodes, openapi, plans, pools,
-    public, revisions, routes as route_handlers, sealing, selftest, status, tenants, token_issuers, tokens,
-    unknown_hosts, zones,
+    public, revisions, routes as route_handlers, sealing, selftest, status, tenants, token_issuers, tokens, unknown_hosts, zones, usage,
 };
 
 /// The API as a service.
@@ -62,6 +61,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(unknown_hosts::list))
         .routes(routes!(unknown_hosts::adopt))
         .routes(routes!(unknown_hosts::ignore, unknown_hosts::heed))
+        .routes(routes!(usage::tenant))
+        .routes(routes!(usage::all))
         .routes(routes!(events::list))
         .routes(routes!(events::of_tenant))
         .routes(routes!(events::of_domain))
@@ -92,6 +93,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(health::keys))
         .routes(routes!(internal::feed))
         .routes(routes!(internal::report))
+        .routes(routes!(internal::usage))
+        .routes(routes!(usage::report))
         .routes(routes!(internal::questions))
         .routes(routes!(internal::answers))
 }

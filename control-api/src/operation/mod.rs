@@ -18,6 +18,7 @@ pub(crate) mod tenants;
 pub(crate) mod token_issuers;
 pub(crate) mod tokens;
 pub(crate) mod unknown_hosts;
+pub(crate) mod usage;
 pub(crate) mod zones;
 
 use std::net::IpAddr;

@@ -48,7 +48,7 @@ readable!(TokenInput {
 pub(crate) struct TokenView {
     /// The part of it that is no secret.
     id: String,
-    /// `operator` or `node`.
+    /// `operator`, `node` or `instance`.
     kind: &'static str,
     /// What people call it.
     name: String,
@@ -95,7 +95,7 @@ pub(crate) struct NewSecret {
     pub(crate) id: String,
     /// SHA-256 of the secret.
     pub(crate) hash: [u8; 32],
-    /// `sgk_<id>_<secret>` or `sgn_<id>_<secret>`.
+    /// `sgk_<id>_<secret>`, `sgn_…` or `sgi_…`.
     pub(crate) text: String,
 }
 
@@ -125,6 +125,7 @@ pub(crate) const fn prefix(kind: TokenKind) -> &'static str {
     match kind {
         TokenKind::Operator => "sgk",
         TokenKind::Node => "sgn",
+        TokenKind::Instance => "sgi",
     }
 }
 

@@ -11,6 +11,8 @@ use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer};
 use schoolgate_config::model::{IssuerId, NodeId, Revision};
 use schoolgate_config::snapshot::encode_snapshot;
 use schoolgate_config::table::RoutingTable;
+use schoolgate_config::usage::{UsageFlush, UsageTaken};
+use schoolgate_store::StoreError;
 
 use super::nodes::{LaggingNode, NodeStatus};
 use super::publisher::Shared;
@@ -107,6 +109,14 @@ impl FeedServer {
     pub fn report(&self, report: NodeReport) {
         let published = self.shared.position.borrow().revision;
         self.shared.nodes.report(report, published);
+    }
+
+    /// Counts what tenants used at a proxy, each flush once.
+    ///
+    /// # Errors
+    /// What the store says: the flush is not counted, and is to be sent again.
+    pub async fn count_usage(&self, flush: &UsageFlush) -> Result<UsageTaken, StoreError> {
+        self.shared.store.count_usage(flush).await
     }
 
     /// Issuers of tokens that proxies have said to lack a key of since this was asked last.

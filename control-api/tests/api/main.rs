@@ -11,4 +11,5 @@ mod seen_by_proxies;
 mod server;
 mod site;
 mod token_issuers;
+mod usage;
 mod writes;

@@ -18,6 +18,26 @@ enum Traffic {
     Pass,
     Delay(Duration),
     Stall,
+    Mute,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To the target.
+    There,
+    /// From the target.
+    Back,
+}
+
+impl Traffic {
+    fn flows(self, way: Way) -> bool {
+        match self {
+            Self::Pass | Self::Delay(_) => true,
+            Self::Stall => false,
+            Self::Mute => way == Way::There,
+        }
+    }
 }
 
 /// Forwards connections from its own port to a target.
@@ -82,6 +102,11 @@ impl Link {
         self.inner.traffic.send_replace(Traffic::Stall);
     }
 
+    /// What is sent arrives, and what is answered does not, until [`Self::pass`].
+    pub fn mute(&self) {
+        self.inner.traffic.send_replace(Traffic::Mute);
+    }
+
     /// Resets every open connection; new ones are accepted.
     pub fn cut(&self) {
         self.inner.open.send_replace(CancellationToken::new()).cancel();
@@ -139,8 +164,10 @@ async fn forward(near: TcpStream, target: SocketAddr, traffic: watch::Receiver<T
         let _ = socket.set_tcp_nodelay(true);
     }
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-    let (up, down) =
-        tokio::join!(pipe(near_read, far_write, traffic.clone()), pipe(far_read, near_write, traffic.clone()));
+    let (up, down) = tokio::join!(
+        pipe(near_read, far_write, traffic.clone(), Way::There),
+        pipe(far_read, near_write, traffic, Way::Back)
+    );
     for half in [up, down].into_iter().flatten() {
         let _ = socket2::SockRef::from(half.as_ref()).set_linger(None);
     }
@@ -151,11 +178,12 @@ async fn pipe(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut traffic: watch::Receiver<Traffic>,
+    way: Way,
 ) -> Option<OwnedWriteHalf> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let n = from.read(&mut buffer).await.ok()?;
-        let now = *traffic.wait_for(|t| *t != Traffic::Stall).await.ok()?;
+        let now = *traffic.wait_for(|t| t.flows(way)).await.ok()?;
         if let Traffic::Delay(by) = now {
             tokio::time::sleep(by).await;
         }
@@ -183,6 +211,12 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(100), client.get("/")).await.is_err());
         link.pass();
         assert_eq!(client.get("/").await.status(), 200);
+
+        link.mute();
+        assert!(tokio::time::timeout(Duration::from_millis(100), client.get("/unheard")).await.is_err());
+        crate::eventually(Duration::from_secs(5), || async { origin.seen().iter().any(|r| r.path == "/unheard") })
+            .await;
+        link.pass();
 
         origin.set_mood(Mood::Hang);
         let waiting = tokio::spawn({
