@@ -5,6 +5,7 @@
 //! * [`Client`], [`TlsConn`]: the outside. Names resolve to the site whatever they are.
 //! * [`Link`]: a TCP path that delays, stalls, cuts and refuses.
 //! * [`Dns`]: a DNS of the test's own: zones that it edits, one server that knows them and resolvers that may lag or lie.
+//! * [`Redis`]: a server that a test starts, pauses, kills.
 //! * [`TokenSigner`]: somebody who issues tokens.
 //! * [`eventually`]: waits for a state; nothing here waits for a while.
 //!
@@ -17,6 +18,7 @@ mod eventually;
 mod link;
 mod origin;
 mod process;
+mod redis;
 mod site;
 mod tls;
 mod token_signer;
@@ -28,6 +30,7 @@ pub use eventually::{eventually, until};
 pub use link::Link;
 pub use origin::{Answer, Mood, Origin, OriginBuilder, RequestHead};
 pub use process::{Process, StartError};
+pub use redis::Redis;
 pub use site::{Site, SiteBuilder};
 pub use tls::{RawResponse, TlsConn, WebSocket, client_config};
 pub use token_signer::TokenSigner;
