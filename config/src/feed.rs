@@ -110,6 +110,50 @@ pub struct NodeReport {
     /// Quotas that have reached 80 or 100 % here, the last first; at most [`QuotaEvent::MOST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quota_events: Vec<QuotaEvent>,
+    /// How it shares the limits of tenants with the other proxies. Absent: it is of a release that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<SharedLimits>,
+}
+
+/// How a proxy shares the limits of tenants with the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SharedLimits {
+    /// By what.
+    pub mode: SharingMode,
+    /// Live proxies as it last heard, itself among them.
+    pub live_nodes: u32,
+    /// Whether it has a Redis to share through.
+    pub redis: bool,
+    /// Slices of tenants' rates that it has asked for since it started.
+    pub slices: u64,
+    /// Answers that it did not get.
+    pub errors: u64,
+    /// When Redis last answered, milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success_ms: Option<i64>,
+    /// Why Redis does not answer now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// By what a proxy shares the limits of tenants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SharingMode {
+    /// It is alone: all of every limit is its own.
+    Local,
+    /// Slices leased from Redis.
+    Redis,
+    /// Each of the live proxies lets an equal part through.
+    Share,
+}
+
+/// What the control plane answers to a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct ReportTaken {
+    /// Live proxies, the one that reports among them. Absent: the control plane is of a release that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live_nodes: Option<u32>,
 }
 
 /// A tenant's quota has reached 80 or 100 % on one proxy, for the first time in its period there. Several proxies may

@@ -29,6 +29,7 @@ use crate::feed::usage::{self, UsageParts};
 use crate::feed::{Signing, SnapshotFeed, questions};
 use crate::gateway::{Gateway, GatewayParts, SharedTable};
 use crate::limit::Limiter;
+use crate::limit::shared::{self, RedisOptions, SharedParts, Sharing};
 use crate::live::NodeLive;
 use crate::observe::status::{self, StatusParts};
 use crate::observe::{AccessLogTarget, Metrics, Observe};
@@ -78,6 +79,8 @@ pub struct ProxyOptions {
     pub usage_flush: Duration,
     /// File of what the control plane has not taken of it.
     pub usage_file: PathBuf,
+    /// Where limits are shared; absent: each node lets its part through.
+    pub redis: Option<RedisOptions>,
     /// Where a line per request goes.
     pub access_log: AccessLogTarget,
     /// Tenants with metrics of their own.
@@ -115,6 +118,12 @@ impl ProxyOptions {
             last_good: settings.path(&proxy.last_good),
             usage_flush: proxy.usage_flush_s.duration(),
             usage_file: settings.path(&proxy.last_good).with_file_name("usage.json"),
+            redis: settings.redis.is_used().then(|| RedisOptions {
+                url: settings.redis.url.clone(),
+                password_file: file(settings, &settings.redis.password_file),
+                root_ca_file: file(settings, &settings.redis.root_ca_file),
+                prefix: settings.redis.prefix.clone(),
+            }),
             access_log: match &telemetry.access_log {
                 AccessLog::Off => AccessLogTarget::Off,
                 AccessLog::Stdout => AccessLogTarget::Stdout,
@@ -127,6 +136,11 @@ impl ProxyOptions {
             clock: Arc::new(SystemClock),
         })
     }
+}
+
+/// A file of the settings, if one is named.
+fn file(settings: &Settings, text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| settings.path(text))
 }
 
 /// Why a proxy did not start.
@@ -248,6 +262,7 @@ impl ProxyServer {
             observe: Arc::clone(&observe),
             clock: Arc::clone(&options.clock),
         };
+        let sharing = Arc::new(Sharing::new(Arc::clone(&limiter), options.redis.is_some()));
         let adoption = tokio::task::spawn_blocking(move || Adoption::load(parts)).await;
         let adoption = Arc::new(adoption.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
 
@@ -274,6 +289,7 @@ impl ProxyServer {
             keeper: Arc::clone(&options.keeper),
             observe: Arc::clone(&observe),
             standing: adoption.standing(),
+            sharing: Arc::clone(&sharing),
         });
         let metrics = Arc::new(Metrics::new(
             Arc::clone(&table),
@@ -299,10 +315,20 @@ impl ProxyServer {
         let _stop_when_dropped = stop.clone().drop_guard();
         let handle =
             ProxyHandle { addresses, edge, view, tasks: TaskTracker::new(), stop, draining, _stop_when_dropped };
+        if let Some(redis) = options.redis {
+            let clock = Arc::clone(&options.clock);
+            handle.spawn_leasing(SharedParts {
+                sharing: Arc::clone(&sharing),
+                table: Arc::clone(&table),
+                clock,
+                redis,
+            });
+        }
         let usage = UsageParts {
             node: options.node,
             table: Arc::clone(&table),
             observe: Arc::clone(&handle.view.observe),
+            sharing,
             clock: options.clock,
             every: options.usage_flush,
             file: options.usage_file,
@@ -409,7 +435,12 @@ impl ProxyHandle {
         });
     }
 
-    fn spawn_usage(&self, parts: UsageParts<NodeLive>, feed: Arc<dyn SnapshotFeed>) {
+    fn spawn_leasing(&self, parts: SharedParts) {
+        let (parts, stop) = (Arc::new(parts), self.stop.clone());
+        self.supervise("leasing limits", move || shared::run(Arc::clone(&parts), stop.clone()));
+    }
+
+    fn spawn_usage(&self, parts: UsageParts, feed: Arc<dyn SnapshotFeed>) {
         let (parts, stop) = (Arc::new(parts), self.stop.clone());
         self.supervise("flushing usage", move || usage::run(Arc::clone(&parts), Arc::clone(&feed), stop.clone()));
     }

@@ -15,6 +15,7 @@ const NODES: &[Column] = &[
     ("certificates", "/certificates"),
     ("connections", "/connections"),
     ("in flight", "/requests_in_flight"),
+    ("limits", "/limits/words"),
     ("refused", "/refused/reason"),
 ];
 const BACKENDS: &[Column] = &[
@@ -57,7 +58,8 @@ fn render(status: &Value) -> String {
     if nodes.is_empty() {
         text.push_str("no proxy has been heard of");
     } else {
-        text.push_str(&output::table(nodes, NODES));
+        let shown: Vec<Value> = nodes.iter().map(with_limits).collect();
+        text.push_str(&output::table(&shown, NODES));
     }
     let backends: Vec<Value> = items(status, "backends").iter().flat_map(as_seen).collect();
     if !backends.is_empty() {
@@ -65,11 +67,29 @@ fn render(status: &Value) -> String {
         text.push_str(&output::table(&backends, BACKENDS));
     }
     for node in nodes {
+        let why = text_at(node, "/limits/error");
+        if !why.is_empty() {
+            text.push_str(&format!("\n\n{}: limits are shared by parts: {why}", text_at(node, "/id")));
+        }
         for notice in items(node, "notices") {
             text.push_str(&format!("\n\n{}: {}", text_at(node, "/id"), text_at(notice, "")));
         }
     }
     text
+}
+
+/// A node whose way of sharing limits is in words: `redis`, `1/4`.
+fn with_limits(node: &Value) -> Value {
+    let mut node = node.clone();
+    let nodes = text_at(&node, "/limits/live_nodes");
+    let words = match text_at(&node, "/limits/mode").as_str() {
+        "share" => format!("1/{nodes}"),
+        mode => mode.to_owned(),
+    };
+    if let Some(limits) = node.get_mut("limits").filter(|limits| limits.is_object()) {
+        limits["words"] = words.into();
+    }
+    node
 }
 
 /// `3 issued, 1 queued`
@@ -113,6 +133,18 @@ mod tests {
             assert!(text.contains(part), "`{part}` is missing in\n{text}");
         }
         assert_eq!(text.matches("http://127.0.0.1:8701").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn how_limits_are_shared_is_shown_with_what_is_wrong() {
+        let node = |id: &str, limits: Value| json!({"id": id, "live": true, "limits": limits});
+        let text = render(&json!({"revision": 1, "nodes": [
+            node("n1", json!({"mode": "redis", "live_nodes": 4})),
+            node("n2", json!({"mode": "share", "live_nodes": 4, "error": "Redis cannot be reached"})),
+            node("n3", Value::Null)]}));
+        for part in ["redis", "1/4", "n2: limits are shared by parts: Redis cannot be reached"] {
+            assert!(text.contains(part), "`{part}` is missing in\n{text}");
+        }
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer};
+use schoolgate_config::feed::{FeedAnswer, NodeReport, ReportTaken, RequestAnswer};
 use schoolgate_config::model::{BackendAddress, NodeId, PoolId, PoolKind, Revision};
 use schoolgate_config::settings::Settings;
-use schoolgate_config::usage::{UsageFlush, UsageTaken};
+use schoolgate_config::usage::{QuotaUse, UsageFlush, UsageTaken};
 use schoolgate_control_api::INSTANCE_TOKEN;
 use schoolgate_control_api::publish::FeedServer;
 use schoolgate_proxy::feed::{FeedError, SnapshotFeed};
@@ -209,20 +209,25 @@ struct InProcessFeed {
     server: FeedServer,
 }
 
+fn unreachable(source: StoreError) -> FeedError {
+    FeedError::Unreachable { from: "the store".to_owned(), source: source.into() }
+}
+
 #[async_trait]
 impl SnapshotFeed for InProcessFeed {
     async fn next(&self, after: Revision, wait: Duration) -> Result<FeedAnswer, FeedError> {
         Ok(self.server.next(&self.node, after, wait).await)
     }
 
-    async fn report(&self, report: NodeReport) -> Result<(), FeedError> {
-        self.server.report(report);
-        Ok(())
+    async fn report(&self, report: NodeReport) -> Result<ReportTaken, FeedError> {
+        Ok(self.server.report(report))
+    }
+
+    async fn quotas(&self, after: Option<&QuotaUse>) -> Result<Vec<QuotaUse>, FeedError> {
+        self.server.quotas(after).await.map_err(unreachable)
     }
 
     async fn usage(&self, flush: &UsageFlush) -> Result<UsageTaken, FeedError> {
-        let unreachable =
-            |source: StoreError| FeedError::Unreachable { from: "the store".into(), source: source.into() };
         self.server.count_usage(flush).await.map_err(unreachable)
     }
 

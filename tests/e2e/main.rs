@@ -11,6 +11,7 @@ mod domains;
 mod errors;
 mod explain;
 mod feed;
+mod fleet_limits;
 mod hostile_input;
 mod identity;
 mod issuers;

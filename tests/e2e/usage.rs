@@ -134,3 +134,30 @@ async fn usage_is_not_taken_from_strangers() {
         assert_eq!(answer.status, 401, "{token}");
     }
 }
+
+#[tokio::test]
+async fn what_the_school_app_counts_is_shown_beside_the_rest() {
+    let site = Site::builder(env!("CARGO_BIN_EXE_schoolgate")).demo().up().await;
+    let api = site.api();
+    let school = site.client("greenhill.localhost");
+    assert_eq!(school.get("/students").await.status(), 200);
+    let app = async || api.get("tenants/slug:greenhill/usage").await.expect(200)["app"].clone();
+    eventually(SOON, || async { app().await["students"] == 8 }).await;
+    let student = serde_json::json!({"given_name": "Asha", "family_name": "Juma"});
+    assert_eq!(
+        school.request(reqwest::Method::POST, "/api/students").json(&student).send().await.unwrap().status(),
+        201
+    );
+    eventually(SOON, || async { app().await["users"] == 9 }).await;
+    let shown = app().await;
+    assert!(shown["storage_bytes"].as_u64() > Some(4_096) && shown["reported_at"].is_string(), "{shown}");
+    // The token that instances report with is in a file that only its owner reads, and on no command line.
+    let token = std::fs::read_to_string(site.data().join("instance.token")).expect("the instances' token");
+    let lines = std::fs::read_dir("/proc").expect("Linux").flatten().filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse::<u32>().ok()?;
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()
+    });
+    for line in lines {
+        assert!(!line.contains(token.trim()), "{line}");
+    }
+}

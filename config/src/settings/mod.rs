@@ -4,14 +4,16 @@
 //! setting that is silently ignored is found at the worst moment.
 
 mod load;
+mod redis;
 mod sections;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use load::load_text;
 pub use load::{Overlay, SettingsError, load};
+pub use redis::Redis;
 pub use sections::{
     AccessLog, Acme, Caps, ContextKeys, Control, Data, Dns, Eab, EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy,
-    Redis, SchoolApp, Seconds, SecurityHeaders, Store, Telemetry,
+    SchoolApp, Seconds, SecurityHeaders, Store, Telemetry,
 };
 
 use std::path::{Path, PathBuf};
@@ -95,9 +97,7 @@ impl Settings {
         if self.acme.issuer != Issuer::Internal {
             return refuse("acme.issuer", &"acme", "\"internal\"; issuance by a public CA is not in this release");
         }
-        if !self.redis.url.is_empty() {
-            return refuse("redis.url", &"redis://…", "\"\"; limits shared through Redis are not in this release");
-        }
+        self.redis.check()?;
         if self.proxy.workers > 256 {
             return refuse("proxy.workers", &self.proxy.workers, "0 (one per core) to 256");
         }

@@ -370,14 +370,6 @@ impl Default for Store {
     }
 }
 
-/// `[redis]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Redis {
-    /// Where limit counters are shared; empty means every node counts for itself.
-    pub url: String,
-}
-
 /// `[platform]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -66,9 +66,17 @@ fn seconds_may_have_a_fraction() {
 
 #[test]
 fn what_this_release_does_not_have_is_refused_not_ignored() {
-    for text in ["[acme]\nissuer = 'acme'\n", "[redis]\nurl = 'redis://127.0.0.1'\n", "[store]\nurl = 'postgres://x'\n"]
-    {
+    for text in ["[acme]\nissuer = 'acme'\n", "[store]\nurl = 'postgres://x'\n"] {
         assert!(from_file(text).expect("loads").check().is_err(), "{text} was taken");
+    }
+}
+
+#[test]
+fn usage_is_flushed_within_a_minute() {
+    assert!(from_file("[proxy]\nusage_flush_s = 0.1\n").expect("loads").check().is_ok());
+    for seconds in ["0.05", "61"] {
+        let error = from_file(&format!("[proxy]\nusage_flush_s = {seconds}\n")).expect("loads").check();
+        assert!(error.expect_err("refused").to_string().contains("usage_flush_s"), "{seconds}");
     }
 }
 

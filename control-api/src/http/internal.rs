@@ -9,9 +9,9 @@ use axum::response::IntoResponse;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
-use schoolgate_config::feed::{NodeReport, RequestAnswers, RequestQuestions};
-use schoolgate_config::model::{NodeId, Revision};
-use schoolgate_config::usage::{UsageFlush, UsageTaken};
+use schoolgate_config::feed::{NodeReport, ReportTaken, RequestAnswers, RequestQuestions};
+use schoolgate_config::model::{NodeId, Revision, TenantId};
+use schoolgate_config::usage::{QuotaKind, QuotaUse, UsageFlush, UsageTaken};
 
 use super::auth::Node;
 use super::params::Params;
@@ -43,7 +43,7 @@ pub(super) async fn feed(State(api): State<Api>, _: Node, mut params: Params) ->
 
 /// Takes what a proxy says of itself.
 #[utoipa::path(post, path = "/internal/v1/nodes/{node}/report", tag = "internal", request_body = NodeReport,
-    params(("node" = String, Path)), responses((status = 204)))]
+    params(("node" = String, Path)), responses((status = 200, body = ReportTaken)))]
 pub(super) async fn report(
     State(api): State<Api>,
     _: Node,
@@ -58,8 +58,31 @@ pub(super) async fn report(
     if report.node.as_str() != node {
         return Err(Problem::bad_request("the report is of another node than the path").into());
     }
-    api.feed.report(report);
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(Json(api.feed.report(report)).into_response())
+}
+
+/// What the fleet has used of quotas in days and months that last: what a proxy that starts begins with.
+#[utoipa::path(get, path = "/internal/v1/quotas", tag = "internal",
+    params(
+        ("tenant" = Option<String>, Query, description = "Where the next part begins: of the last one given"),
+        ("quota" = Option<String>, Query, description = "`requests_per_day` or `bytes_per_month`, of the last one given"),
+        ("period" = Option<u16>, Query, description = "Of the last one given"),
+    ),
+    responses((status = 200, body = Vec<QuotaUse>)))]
+pub(super) async fn quotas(State(api): State<Api>, _: Node, mut params: Params) -> Answer {
+    let (tenant, period) = (params.parse::<TenantId>("tenant")?, params.parse::<u16>("period")?);
+    let quota = params.take("quota")?;
+    params.finish()?;
+    let after = match (tenant, quota, period) {
+        (None, None, None) => None,
+        (Some(tenant), Some(quota), Some(period)) => {
+            let known = QuotaKind::ALL.into_iter().find(|known| known.as_str() == quota);
+            let quota = known.ok_or_else(|| Problem::bad_request("the parameter quota names none"))?;
+            Some(QuotaUse { tenant, quota, period, used: 0 })
+        }
+        _ => return Err(Problem::bad_request("the parameters tenant, quota and period go together").into()),
+    };
+    Ok(Json(api.feed.quotas(after.as_ref()).await?).into_response())
 }
 
 /// Counts what tenants used at a proxy, each flush once: one that is sent again is known by its number.

@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use schoolgate_config::feed::{BackendReport, MissingKey, RefusedRevision};
+use schoolgate_config::feed::{BackendReport, MissingKey, RefusedRevision, SharedLimits};
 use schoolgate_config::model::{KeyId, NodeId, Revision};
 use schoolgate_config::time::rfc3339;
 
@@ -47,6 +47,8 @@ pub(crate) struct NodeView {
     backends: Vec<BackendReport>,
     /// Issuers whose tokens name keys that it does not have.
     missing_keys: Vec<MissingKey>,
+    /// How it shares the limits of tenants with the other proxies.
+    limits: Option<SharedLimits>,
     /// Things an operator should know.
     notices: Vec<String>,
 }
@@ -71,6 +73,7 @@ impl NodeView {
             context_key: None,
             backends: Vec::new(),
             missing_keys: Vec::new(),
+            limits: None,
             notices: Vec::new(),
         };
         if let Some(report) = report {
@@ -84,6 +87,7 @@ impl NodeView {
             view.context_key = report.context_key;
             view.backends = report.backends;
             view.missing_keys = report.missing_keys;
+            view.limits = report.limits;
             notices.extend(report.notices);
         }
         view.notices = notices;

@@ -94,6 +94,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(internal::feed))
         .routes(routes!(internal::report))
         .routes(routes!(internal::usage))
+        .routes(routes!(internal::quotas))
         .routes(routes!(usage::report))
         .routes(routes!(internal::questions))
         .routes(routes!(internal::answers))

@@ -94,7 +94,7 @@ pub(super) async fn tenant(
     let app = api.store.app_reports(&[tenant.id]).await?.pop();
     let head = api.store.head();
     let whose = (tenant.id, tenant.slug.as_str());
-    Ok(Json(TenantUsageView::of(&head.table, whose, range, &metrics, &parts, app)).into_response())
+    Ok(Json(TenantUsageView::of(&head.table, whose, range, &metrics, &parts, app, api.clock.unix_ms())).into_response())
 }
 
 /// What every tenant used in a month or in some days (UTC), for billing; as CSV with `format=csv` or `Accept: text/csv`,

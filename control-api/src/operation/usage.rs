@@ -9,7 +9,8 @@ use time::macros::format_description;
 use time::{Date, Month, OffsetDateTime};
 use utoipa::ToSchema;
 
-use schoolgate_config::model::TenantId;
+use schoolgate_config::limits::effective_limit;
+use schoolgate_config::model::{LimitName, Limits, TenantId};
 use schoolgate_config::table::RoutingTable;
 use schoolgate_config::time::rfc3339;
 use schoolgate_config::usage::{CodeClass, Latency, RequestClass, Step, Usage, UsagePart};
@@ -264,7 +265,7 @@ pub(crate) struct TenantUsageView {
     points: Vec<PointView>,
     /// What the app last reported; `null` when it never did.
     app: Option<AppView>,
-    /// What the tenant's plan allows of what the app reports.
+    /// What the tenant's plan, or an override, allows of what the app reports.
     app_limits: AppLimits,
 }
 
@@ -285,12 +286,18 @@ impl TenantUsageView {
         metrics: &BTreeSet<Metric>,
         parts: &[UsagePart],
         app: Option<AppReport>,
+        now_ms: i64,
     ) -> Self {
         let mut totals = Usage::default();
         parts.iter().for_each(|part| totals.merge(&part.usage));
         let point =
             |part: &UsagePart| PointView { at: rfc3339(part.at_s * 1_000), usage: UsageView::of(&part.usage, metrics) };
-        let limits = table.tenant(&tenant.0).map(|entry| &entry.plan.limits);
+        let entry = table.tenant(&tenant.0);
+        let limit = |name| {
+            // What the app is told in `X-Tenant-Context`: the platform's caps are for what the gateway itself limits.
+            let entry = entry?;
+            effective_limit(&entry.tenant, &entry.plan, &Limits::default(), name, now_ms).value
+        };
         Self {
             tenant: tenant.0,
             slug: tenant.1.to_owned(),
@@ -301,10 +308,7 @@ impl TenantUsageView {
             totals: UsageView::of(&totals, metrics),
             points: parts.iter().map(point).collect(),
             app: app.map(AppView::of),
-            app_limits: AppLimits {
-                users: limits.and_then(|limits| limits.users),
-                storage_bytes: limits.and_then(|limits| limits.storage_bytes),
-            },
+            app_limits: AppLimits { users: limit(LimitName::Users), storage_bytes: limit(LimitName::StorageBytes) },
         }
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer};
+use schoolgate_config::feed::{FeedAnswer, NodeReport, ReportTaken, RequestAnswer};
 use schoolgate_config::model::{IssuerId, NodeId, Revision};
 use schoolgate_config::snapshot::encode_snapshot;
 use schoolgate_config::table::RoutingTable;
-use schoolgate_config::usage::{UsageFlush, UsageTaken};
+use schoolgate_config::usage::{QuotaUse, UsageFlush, UsageTaken};
 use schoolgate_store::StoreError;
 
 use super::nodes::{LaggingNode, NodeStatus};
@@ -21,6 +21,9 @@ use super::recent::RecentDelta;
 
 /// The longest a poll may wait: 60 s, below the idle limits of what may stand in between.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Quotas in one answer: 5,000, about 600 KB.
+const QUOTAS: u32 = 5_000;
 
 /// Serves revisions to proxies. A clone is another handle to the same one.
 #[derive(Clone)]
@@ -106,9 +109,18 @@ impl FeedServer {
     }
 
     /// Records what a proxy says of itself.
-    pub fn report(&self, report: NodeReport) {
+    pub fn report(&self, report: NodeReport) -> ReportTaken {
         let published = self.shared.position.borrow().revision;
         self.shared.nodes.report(report, published);
+        ReportTaken { live_nodes: Some(self.shared.nodes.live()) }
+    }
+
+    /// What the fleet has used of quotas in periods that last, of those after `after`; none at the end.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn quotas(&self, after: Option<&QuotaUse>) -> Result<Vec<QuotaUse>, StoreError> {
+        self.shared.store.recent_quotas(after, QUOTAS).await
     }
 
     /// Counts what tenants used at a proxy, each flush once.

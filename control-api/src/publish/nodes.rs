@@ -190,6 +190,13 @@ impl Nodes {
         all
     }
 
+    /// How many proxies are live.
+    pub(super) fn live(&self) -> u32 {
+        let now = Instant::now();
+        let live = self.lock().values().filter(|node| node.is_live(now)).count();
+        u32::try_from(live).unwrap_or(u32::MAX)
+    }
+
     /// One proxy.
     pub(super) fn get(&self, id: &NodeId) -> Option<NodeStatus> {
         self.lock().get(id).map(|node| status(id, node, Instant::now()))

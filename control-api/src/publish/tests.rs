@@ -132,6 +132,7 @@ fn report(name: &str, serving: Revision) -> NodeReport {
         missing_keys: Vec::new(),
         cross_tenant_attempts: Vec::new(),
         quota_events: Vec::new(),
+        limits: None,
     }
 }
 

@@ -416,17 +416,13 @@ impl Store {
         self.sqlite.quotas_used(quotas).await
     }
 
-    /// What the fleet has used of quotas that were used since `since_ms`, of tenants after `after`, in their order.
+    /// What the fleet has used of quotas in periods that may last still, of those after `after` by tenant, quota and
+    /// period.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
-    pub async fn recent_quotas(
-        &self,
-        since_ms: i64,
-        after: Option<&TenantId>,
-        limit: u32,
-    ) -> Result<Vec<QuotaUse>, StoreError> {
-        self.sqlite.recent_quotas(since_ms, after, limit).await
+    pub async fn recent_quotas(&self, after: Option<&QuotaUse>, limit: u32) -> Result<Vec<QuotaUse>, StoreError> {
+        self.sqlite.recent_quotas(self.sqlite.now_ms(), after, limit).await
     }
 
     /// What a tenant used, oldest first. Times without use are left out.

@@ -155,6 +155,7 @@ pub(crate) fn report(node: &str, serving: Revision) -> NodeReport {
         missing_keys: Vec::new(),
         cross_tenant_attempts: Vec::new(),
         quota_events: Vec::new(),
+        limits: None,
     }
 }
 

@@ -7,22 +7,22 @@ const FIRST: Duration = Duration::from_millis(200);
 
 /// Doubles from [`FIRST`] to a bound; each pause is cut by up to half, so that nodes do not come in step.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
     longest: Duration,
 }
 
 impl Backoff {
-    pub(super) const fn new(longest: Duration) -> Self {
+    pub(crate) const fn new(longest: Duration) -> Self {
         Self { failures: 0, longest }
     }
 
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// The next pause; `chance` is 0 to 1.
-    pub(super) fn next(&mut self, chance: f64) -> Duration {
+    pub(crate) fn next(&mut self, chance: f64) -> Duration {
         let whole = FIRST.saturating_mul(1 << self.failures.min(16)).min(self.longest);
         self.failures = self.failures.saturating_add(1);
         whole.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)

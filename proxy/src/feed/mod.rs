@@ -4,7 +4,7 @@
 //! follows the change. [`last_good`] is what the node starts from when nobody answers.
 
 pub mod adopt;
-mod backoff;
+pub(crate) mod backoff;
 pub mod last_good;
 pub mod questions;
 pub mod remote;
@@ -15,10 +15,10 @@ pub(crate) mod usage;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer};
+use schoolgate_config::feed::{FeedAnswer, NodeReport, ReportTaken, RequestAnswer};
 use schoolgate_config::model::Revision;
 use schoolgate_config::snapshot::WireError;
-use schoolgate_config::usage::{UsageFlush, UsageTaken};
+use schoolgate_config::usage::{QuotaUse, UsageFlush, UsageTaken};
 
 pub use signing::{Signing, SigningKey};
 
@@ -29,12 +29,18 @@ pub trait SnapshotFeed: Send + Sync + 'static {
     async fn next(&self, after: Revision, wait: Duration) -> Result<FeedAnswer, FeedError>;
 
     /// Says how this node is: what it serves, or why it refused to.
-    async fn report(&self, report: NodeReport) -> Result<(), FeedError>;
+    async fn report(&self, report: NodeReport) -> Result<ReportTaken, FeedError>;
 
     /// Hands over what tenants used. Answered, it is counted; unanswered, it may be, and is sent again as it is. A feed
     /// that counts nothing takes everything.
     async fn usage(&self, flush: &UsageFlush) -> Result<UsageTaken, FeedError> {
         Ok(UsageTaken { number: flush.number, quotas: Vec::new() })
+    }
+
+    /// What the fleet has used of quotas in periods that last, of those after `after` in an order of the feed's own; none
+    /// at the end. A feed that counts nothing knows of none.
+    async fn quotas(&self, _after: Option<&QuotaUse>) -> Result<Vec<QuotaUse>, FeedError> {
+        Ok(Vec::new())
     }
 
     /// Identifiers of requests that the control plane wants to know about; waits up to `wait` for one. A feed that has

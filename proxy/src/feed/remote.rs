@@ -11,9 +11,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use schoolgate_config::feed::{FeedAnswer, NodeReport, RequestAnswer, RequestAnswers, RequestQuestions};
+use schoolgate_config::feed::{FeedAnswer, NodeReport, ReportTaken, RequestAnswer, RequestAnswers, RequestQuestions};
 use schoolgate_config::model::{NodeId, Revision};
-use schoolgate_config::usage::{UsageFlush, UsageTaken};
+use schoolgate_config::usage::{QuotaUse, UsageFlush, UsageTaken};
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -179,11 +179,22 @@ impl SnapshotFeed for RemoteFeed {
         decoded.map_err(|_| FeedError::Closed)?.map_err(|source| FeedError::Malformed { from, source })
     }
 
-    async fn report(&self, report: NodeReport) -> Result<(), FeedError> {
+    async fn report(&self, report: NodeReport) -> Result<ReportTaken, FeedError> {
         let path = format!("/internal/v1/nodes/{}/report", self.node);
         let body = serde_json::to_vec(&report)
             .map_err(|error| FeedError::Unreachable { from: self.node.to_string(), source: error.into() })?;
-        self.ask(Method::POST, &path, Some(body.into()), PATIENCE).await.map(drop)
+        let (_, body) = self.ask(Method::POST, &path, Some(body.into()), PATIENCE).await?;
+        // A control process of the release before answers nothing.
+        Ok(serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    async fn quotas(&self, after: Option<&QuotaUse>) -> Result<Vec<QuotaUse>, FeedError> {
+        let mut path = "/internal/v1/quotas".to_owned();
+        if let Some(QuotaUse { tenant, quota, period, .. }) = after {
+            path.push_str(&format!("?tenant={tenant}&quota={}&period={period}", quota.as_str()));
+        }
+        let (from, body) = self.ask(Method::GET, &path, None, PATIENCE).await?;
+        serde_json::from_slice(&body).map_err(|error| FeedError::Unreachable { from, source: error.into() })
     }
 
     async fn usage(&self, flush: &UsageFlush) -> Result<UsageTaken, FeedError> {

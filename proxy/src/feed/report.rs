@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use schoolgate_config::feed::{BackendReport, NodeReport, RefusedRevision};
+use schoolgate_config::feed::{BackendReport, NodeReport, RefusedRevision, ReportTaken};
 use schoolgate_config::model::{NodeId, Revision};
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::table::RoutingTable;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Signing, SnapshotFeed};
+use crate::limit::shared::Sharing;
 use crate::observe::{Counted, Observe};
 use crate::tls::Keyring;
 
@@ -136,6 +137,8 @@ pub struct NodeView<L: Counted> {
     pub observe: Arc<Observe>,
     /// What adoption says.
     pub standing: Arc<Standing>,
+    /// How limits are shared.
+    pub sharing: Arc<Sharing>,
 }
 
 impl<L: Counted> NodeView<L> {
@@ -178,6 +181,7 @@ impl<L: Counted> NodeView<L> {
             missing_keys: self.observe.missing_keys(),
             cross_tenant_attempts: self.observe.reported_attempts(),
             quota_events: self.observe.quota_events(),
+            limits: Some(self.sharing.report()),
         }
     }
 }
@@ -206,11 +210,15 @@ pub async fn run<L: Counted>(view: Arc<NodeView<L>>, feed: Arc<dyn SnapshotFeed>
             result = feed.report(view.report()) => result,
         };
         match result {
-            Ok(()) if failing => {
-                failing = false;
-                info!("reports reach the control plane again");
+            Ok(ReportTaken { live_nodes }) => {
+                if let Some(nodes) = live_nodes {
+                    view.sharing.live_nodes_are(nodes);
+                }
+                if failing {
+                    failing = false;
+                    info!("reports reach the control plane again");
+                }
             }
-            Ok(()) => {}
             Err(error) if !failing => {
                 failing = true;
                 warn!("reports do not reach the control plane: {}", super::chain(&error));

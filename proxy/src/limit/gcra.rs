@@ -42,6 +42,21 @@ impl Rate {
         }
     }
 
+    /// Microseconds from one request to the next, rounded up.
+    pub fn interval_us(self) -> u64 {
+        self.interval_ns.div_ceil(1_000)
+    }
+
+    /// Requests that may come at once.
+    pub fn most_at_once(self) -> u32 {
+        u32::try_from(self.burst).unwrap_or(u32::MAX).min(super::Lease::MOST)
+    }
+
+    /// Requests of a second.
+    pub fn per_second(self) -> f64 {
+        1e9 / self.interval_ns as f64
+    }
+
     /// How early a request may be.
     const fn horizon(self) -> u64 {
         self.burst.saturating_mul(self.interval_ns)

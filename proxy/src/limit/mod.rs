@@ -21,6 +21,7 @@ mod fields;
 mod gcra;
 mod lease;
 mod quota;
+pub mod shared;
 mod today;
 
 use std::collections::HashMap;
@@ -130,6 +131,13 @@ impl TenantLimits {
             QuotaKind::Bytes => calendar.month,
         };
         self.used(quota, period.number) as f64 / value.max(1) as f64
+    }
+
+    /// How much of the burst of this node's share is used up.
+    fn spent_of_share(&self, share: Rate, now_ns: u64) -> u32 {
+        let burst = share.most_at_once();
+        let left = self.rate.peek(share, now_ns).map_or(0, |room| room.left + 1);
+        burst.saturating_sub(u32::try_from(left).unwrap_or(u32::MAX))
     }
 
     /// How many are in progress.

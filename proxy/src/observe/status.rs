@@ -124,7 +124,7 @@ async fn answer<L: Counted>(
         },
         "/metrics" => {
             // Some milliseconds of work at many tenants.
-            match tokio::task::spawn_blocking(move || parts.metrics.write()).await {
+            match tokio::task::spawn_blocking(move || parts.metrics.write() + &parts.view.sharing.metrics()).await {
                 Ok(written) => body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", written),
                 Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be written\n"),
             }

@@ -34,6 +34,7 @@ fn follow(node: &Node, feed: &Arc<ScriptedFeed>) -> DropGuard {
         keeper: keeper(),
         observe: Arc::clone(&node.observe),
         standing: node.adoption.standing(),
+        sharing: Arc::new(schoolgate_proxy::limit::shared::Sharing::new(Default::default(), false)),
     };
     tokio::spawn(report::run(Arc::new(view), feed, stop.clone()));
     stop.drop_guard()
@@ -261,6 +262,7 @@ fn a_wrong_key_encryption_key_is_said_aloud_and_not_for_every_certificate() {
         keeper: keeper(),
         observe: node.observe,
         standing: node.adoption.standing(),
+        sharing: Arc::new(schoolgate_proxy::limit::shared::Sharing::new(Default::default(), false)),
     };
     let notices = view.report().notices;
     assert!((2..=4).contains(&notices.len()), "{notices:?}");

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use schoolgate_config::feed::{FeedAnswer, NodeReport};
+use schoolgate_config::feed::{FeedAnswer, NodeReport, ReportTaken};
 use schoolgate_config::model::{
     Certificate, CertificateRef, ContextKey, ContextKeyState, Domain, Fingerprint, Ownership, Plan, Pool, Revision,
     Routing, Tenant, TenantId,
@@ -264,9 +264,9 @@ impl SnapshotFeed for ScriptedFeed {
         tokio::time::timeout(wait, heard).await.unwrap_or(Ok(FeedAnswer::Nothing))
     }
 
-    async fn report(&self, report: NodeReport) -> Result<(), FeedError> {
+    async fn report(&self, report: NodeReport) -> Result<ReportTaken, FeedError> {
         self.reports.lock().unwrap().push(report);
-        Ok(())
+        Ok(ReportTaken::default())
     }
 }
 
@@ -279,7 +279,7 @@ impl SnapshotFeed for DeadFeed {
         Err(FeedError::Closed)
     }
 
-    async fn report(&self, _: NodeReport) -> Result<(), FeedError> {
+    async fn report(&self, _: NodeReport) -> Result<ReportTaken, FeedError> {
         Err(FeedError::Closed)
     }
 }

@@ -287,7 +287,7 @@ reads! {
     async fn usage(&self, query: &crate::UsageQuery) -> Vec<schoolgate_config::usage::UsagePart> = usage;
     async fn usage_totals(&self, query: &crate::TotalsQuery) -> Vec<crate::UsageTotal> = usage;
     async fn quotas_used(&self, quotas: &[schoolgate_config::usage::QuotaUse]) -> Vec<schoolgate_config::usage::QuotaUse> = usage;
-    async fn recent_quotas(&self, since_ms: i64, after: Option<&schoolgate_config::model::TenantId>, limit: u32) -> Vec<schoolgate_config::usage::QuotaUse> = usage;
+    async fn recent_quotas(&self, now_ms: i64, after: Option<&schoolgate_config::usage::QuotaUse>, limit: u32) -> Vec<schoolgate_config::usage::QuotaUse> = usage;
 }
 
 impl Sqlite {

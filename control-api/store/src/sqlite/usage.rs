@@ -25,6 +25,10 @@ const FLUSHES_KEPT_MS: i64 = 40 * 86_400_000;
 /// How long what was used of a quota is kept after it was last used: 62 days, the month before and the one before that.
 const QUOTAS_KEPT_MS: i64 = 62 * 86_400_000;
 
+/// The longest a day lasts, 25 hours, and a month.
+const DAY_MS: i64 = 25 * 3_600_000;
+const MONTH_MS: i64 = 31 * 86_400_000 + 3_600_000;
+
 /// Steps whose sums are forgotten in one go: 10.
 const FORGOTTEN_STEPS: i64 = 10;
 
@@ -161,19 +165,24 @@ pub(super) async fn quotas_used(
     rows.iter().map(read_quota).collect()
 }
 
-/// What was used of quotas that were used after `since_ms`, of tenants after `after`, in their order; at most `limit`.
+/// What was used of quotas in periods that may last at `now_ms`, of those after `after`; at most `limit`.
 pub(super) async fn recent_quotas(
     connection: &mut SqliteConnection,
-    since_ms: i64,
-    after: Option<&TenantId>,
+    now_ms: i64,
+    after: Option<&QuotaUse>,
     limit: u32,
 ) -> Result<Vec<QuotaUse>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT quota, period, tenant, used FROM quota_uses WHERE at_ms > ? AND tenant > ? \
-         ORDER BY tenant, quota, period LIMIT ?",
+        "SELECT quota, period, tenant, used FROM quota_uses \
+         WHERE at_ms > CASE quota WHEN ?1 THEN ?2 ELSE ?3 END AND (tenant, quota, period) > (?4, ?5, ?6) \
+         ORDER BY tenant, quota, period LIMIT ?7",
     )
-    .bind(since_ms)
-    .bind(after.map(ToString::to_string).unwrap_or_default())
+    .bind(QuotaKind::RequestsPerDay.as_str())
+    .bind(now_ms - DAY_MS)
+    .bind(now_ms - MONTH_MS)
+    .bind(after.map(|after| after.tenant.to_string()).unwrap_or_default())
+    .bind(after.map(|after| after.quota.as_str()).unwrap_or_default())
+    .bind(after.map_or(-1, |after| i64::from(after.period)))
     .bind(limit)
     .fetch_all(connection)
     .await?;
