@@ -85,7 +85,11 @@ async fn limits_are_shared_through_redis_and_its_loss_fails_no_request() {
         nodes["items"][0]["limits"]["mode"].as_str().unwrap_or_default().to_owned()
     };
     eventually(SOON, || async { mode().await == "redis" }).await;
-    assert!(site.metric("schoolgate_limit_granted_total", &[]).await > 0.0);
+    eventually(SOON, || async {
+        mode().await;
+        site.metric("schoolgate_limit_slices_total", &[]).await > 0.0
+    })
+    .await;
     let data = site.data().to_str().expect("UTF-8");
     let status = String::from_utf8(site.run(&["status", "--data-dir", data]).stdout).expect("UTF-8");
     assert!(status.contains("LIMITS") && status.contains("redis"), "{status}");
