@@ -13,6 +13,7 @@
 //!
 //! SQL is in a private module; no type of it is seen outside.
 
+pub mod acme;
 mod aggregate;
 mod audit;
 mod check;
@@ -331,6 +332,14 @@ impl Store {
     pub async fn revision(&self, revision: Revision) -> Result<Option<RevisionRecord>, StoreError> {
         let found = self.revisions(Some(revision.next()), 1).await?;
         Ok(found.into_iter().next().filter(|r| r.revision == revision))
+    }
+
+    /// The first published revision that holds a change; `None` when it is not published.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn revision_of(&self, change: u64) -> Result<Option<Revision>, StoreError> {
+        self.sqlite.revision_of(change).await
     }
 
     /// The encoded deltas of the revisions after `after`, oldest first, at most `limit`. A revision whose delta is no

@@ -151,7 +151,7 @@ impl Transaction {
         renew_at_ms: i64,
     ) -> Result<bool, StoreError> {
         let fingerprint = certificate.about.fingerprint;
-        if !self.turn.want_issued(want, &fingerprint, renew_at_ms).await? {
+        if !self.turn.want_issued(want, &certificate.about, renew_at_ms).await? {
             return Ok(false);
         }
         if self.turn.get::<Certificate>(&fingerprint).await?.is_none() {
@@ -449,7 +449,12 @@ impl Transaction {
             }
         }
         for name in &wanted.added {
-            self.turn.add_want(name, self.now_ms).await?;
+            self.turn.add_want(name, wanted.added.len() > BULK, self.now_ms).await?;
+        }
+        for change in &self.changes[..own] {
+            if let Change::Put(Object::Domain(domain)) = change {
+                self.turn.wake_waiting(domain.name.as_str(), self.now_ms).await?;
+            }
         }
         if own == self.changes.len() { Ok(after) } else { Ok(after.with(number, &self.changes[own..])?) }
     }
@@ -528,11 +533,6 @@ impl Transaction {
     pub(crate) async fn forget_answers(&mut self, before_ms: i64) -> Result<(), StoreError> {
         self.turn.forget_answers(before_ms).await
     }
-
-    /// Commits what is no change of an operator's: no number, no audit.
-    pub(crate) async fn finish(self) -> Result<(), StoreError> {
-        self.turn.commit(None).await
-    }
 }
 
 /// A DNS name as TXT values are kept under. Not a [`DomainName`]: `_acme-challenge.schools.example` is none.
@@ -542,3 +542,6 @@ pub(crate) fn canonical(name: &str) -> String {
 
 /// The issuer of a certificate from a CA that speaks ACME.
 const ACME: &str = "acme";
+
+/// More names than this in one change are an import: nobody waits for each of them.
+const BULK: usize = 20;

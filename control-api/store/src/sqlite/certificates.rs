@@ -3,12 +3,12 @@
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use schoolgate_config::model::Fingerprint;
+use schoolgate_config::model::{CertificateRef, Fingerprint};
 
 use super::{signed, undecodable};
 use crate::records::{CertificateWant, WantState};
 
-fn read(row: &SqliteRow) -> Result<CertificateWant, sqlx::Error> {
+pub(super) fn read(row: &SqliteRow) -> Result<CertificateWant, sqlx::Error> {
     let state: String = row.try_get(1)?;
     let fingerprint: Option<String> = row.try_get(2)?;
     Ok(CertificateWant {
@@ -33,7 +33,7 @@ pub(super) async fn certificates_due(
 ) -> Result<Vec<CertificateWant>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT name, state, fingerprint, attempts, next_attempt_ms, error, turn FROM certificate_wants \
-         WHERE next_attempt_ms <= ? ORDER BY next_attempt_ms LIMIT ?",
+         WHERE next_attempt_ms <= ? AND issuer IS NOT 'acme' ORDER BY next_attempt_ms LIMIT ?",
     )
     .bind(now_ms)
     .bind(i64::from(limit))
@@ -43,7 +43,9 @@ pub(super) async fn certificates_due(
 }
 
 pub(super) async fn next_certificate_due(connection: &mut SqliteConnection) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar("SELECT min(next_attempt_ms) FROM certificate_wants").fetch_one(connection).await
+    sqlx::query_scalar("SELECT min(next_attempt_ms) FROM certificate_wants WHERE issuer IS NOT 'acme'")
+        .fetch_one(connection)
+        .await
 }
 
 pub(super) async fn certificate_want(
@@ -91,13 +93,20 @@ pub(super) async fn certificate_counts(
         .collect()
 }
 
-pub(super) async fn add_want(connection: &mut SqliteConnection, name: &str, now_ms: i64) -> Result<(), sqlx::Error> {
+/// `bulk` is whether it is one of many that came together.
+pub(super) async fn add_want(
+    connection: &mut SqliteConnection,
+    name: &str,
+    bulk: bool,
+    now_ms: i64,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO certificate_wants (name, state, attempts, next_attempt_ms, turn) VALUES (?, 'queued', 0, ?, \
-         (SELECT coalesce(max(number), 0) FROM audit)) ON CONFLICT DO NOTHING",
+        "INSERT INTO certificate_wants (name, state, attempts, next_attempt_ms, since_ms, bulk, turn) VALUES (?1, \
+         'queued', 0, ?2, ?2, ?3, (SELECT coalesce(max(number), 0) FROM audit)) ON CONFLICT DO NOTHING",
     )
     .bind(name.to_owned())
     .bind(now_ms)
+    .bind(bulk)
     .execute(connection)
     .await?;
     Ok(())
@@ -129,15 +138,18 @@ pub(super) async fn is_fingerprint_wanted(
 pub(super) async fn want_issued(
     connection: &mut SqliteConnection,
     want: &CertificateWant,
-    fingerprint: &Fingerprint,
+    about: &CertificateRef,
     renew_at_ms: i64,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
-        "UPDATE certificate_wants SET state = 'issued', fingerprint = ?, attempts = 0, next_attempt_ms = ?, \
-         error = NULL, turn = turn + 1 WHERE name = ? AND turn = ?",
+        "UPDATE certificate_wants SET state = 'issued', fingerprint = ?1, attempts = 0, next_attempt_ms = ?2, \
+         since_ms = ?2, bulk = 0, not_after_ms = ?3, issuer = ?4, ca = NULL, renewal = NULL, renewal_ask_ms = NULL, \
+         error = NULL, reason = NULL, who_acts = NULL, link = NULL, turn = turn + 1 WHERE name = ?5 AND turn = ?6",
     )
-    .bind(fingerprint.to_string())
+    .bind(about.fingerprint.to_string())
     .bind(renew_at_ms)
+    .bind(about.not_after.saturating_mul(1_000))
+    .bind(about.issuer.clone())
     .bind(want.name.clone())
     .bind(signed(want.turn))
     .execute(connection)
@@ -165,7 +177,7 @@ pub(super) async fn want_failed(
 }
 
 pub(super) async fn want_now(connection: &mut SqliteConnection, name: &str, now_ms: i64) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query("UPDATE certificate_wants SET next_attempt_ms = ?, turn = turn + 1 WHERE name = ?")
+    let done = sqlx::query("UPDATE certificate_wants SET next_attempt_ms = ?1, since_ms = min(since_ms, ?1), turn = turn + 1 WHERE name = ?2")
         .bind(now_ms)
         .bind(name.to_owned())
         .execute(connection)

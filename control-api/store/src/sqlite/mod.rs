@@ -5,6 +5,7 @@
 //! The price, one flush to the disk per commit, is shared by all transactions that were waiting; see [`writer`].
 
 mod app_reports;
+mod acme;
 mod audit;
 mod certificates;
 mod dns_txt;
@@ -264,6 +265,7 @@ reads! {
     async fn audit(&self, query: &crate::AuditQuery) -> Vec<crate::AuditEntry> = audit;
     async fn verify_audit(&self) -> Result<u64, crate::AuditBroken> = audit;
     async fn revisions(&self, before: Option<schoolgate_config::model::Revision>, limit: u32) -> Vec<crate::RevisionRecord> = revisions;
+    async fn revision_of(&self, change: u64) -> Option<schoolgate_config::model::Revision> = revisions;
     async fn deltas_after(&self, after: schoolgate_config::model::Revision, limit: u32) -> Vec<(crate::RevisionRecord, Vec<u8>)> = revisions;
     async fn token(&self, id: &str) -> Option<crate::Token> = records;
     async fn tokens(&self) -> Vec<crate::Token> = records;
@@ -274,6 +276,20 @@ reads! {
     async fn revocations_requested(&self, limit: u32) -> Vec<crate::Revocation> = uploads;
     async fn key_fetches(&self) -> Vec<crate::KeyFetch> = records;
     async fn ignored_hosts(&self) -> Vec<crate::IgnoredHost> = records;
+    async fn acme_queue(&self, now_ms: i64, part: crate::acme::QueuePart, limit: u32) -> Vec<crate::acme::QueueEntry> = acme;
+    async fn acme_entry(&self, now_ms: i64, name: &str) -> Option<crate::acme::QueueEntry> = acme;
+    async fn acme_queue_depth(&self, now_ms: i64) -> Vec<(crate::acme::QueueClass, u64, i64)> = acme;
+    async fn next_acme_due(&self) -> Option<i64> = acme;
+    async fn acme_orders_due(&self, now_ms: i64, limit: u32) -> Vec<crate::acme::AcmeOrder> = acme;
+    async fn acme_order(&self, name: &str) -> Option<crate::acme::AcmeOrder> = acme;
+    async fn acme_orders_open(&self) -> u64 = acme;
+    async fn acme_credentials(&self) -> Vec<crate::acme::AcmeCredentials> = acme;
+    async fn acme_authorities(&self) -> Vec<(schoolgate_config::model::CaId, crate::acme::AuthorityHealth)> = acme;
+    async fn acme_buckets(&self, limit: u32) -> Vec<crate::acme::Bucket> = acme;
+    async fn acme_totals(&self) -> Vec<(schoolgate_config::model::CaId, String, u64)> = acme;
+    async fn acme_renewals_to_ask(&self, now_ms: i64, limit: u32) -> Vec<crate::acme::QueueEntry> = acme;
+    async fn certificates_ending(&self, limit: u32) -> Vec<(String, i64)> = acme;
+    async fn certificate_issuers(&self, after: Option<&str>, limit: u32) -> Vec<(String, Option<String>)> = acme;
     async fn leases(&self) -> Vec<crate::LeaseRecord> = leases;
     async fn note(&self, key: &str) -> Option<String> = records;
     async fn events(&self, query: &crate::EventQuery) -> Vec<crate::Event> = events;

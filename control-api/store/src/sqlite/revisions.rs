@@ -8,6 +8,18 @@ use schoolgate_config::model::Revision;
 use super::{signed, undecodable};
 use crate::records::RevisionRecord;
 
+pub(super) async fn revision_of(
+    connection: &mut SqliteConnection,
+    change: u64,
+) -> Result<Option<Revision>, sqlx::Error> {
+    let found: Option<i64> =
+        sqlx::query_scalar("SELECT revision FROM revisions WHERE change_to >= ? ORDER BY change_to LIMIT 1")
+            .bind(signed(change))
+            .fetch_optional(connection)
+            .await?;
+    Ok(found.map(|revision| Revision(revision.cast_unsigned())))
+}
+
 pub(super) async fn insert_revision(
     connection: &mut SqliteConnection,
     record: &RevisionRecord,

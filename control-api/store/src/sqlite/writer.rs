@@ -14,13 +14,13 @@ use sqlx::FromRow;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use schoolgate_config::model::{DomainName, Fingerprint, Tenant};
+use schoolgate_config::model::{CaId, CertificateRef, DomainName, Fingerprint, Tenant};
 use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 
 use super::{
-    Sqlite, TenantField, app_reports, audit, certificates, dns_txt, domain_checks, events, fault, leases, objects,
-    records, revisions, signed, uploads, usage,
+    Sqlite, TenantField, app_reports, audit, certificates, dns_txt, domain_checks, events, fault, leases, objects, records, revisions, signed, uploads, usage, acme,
 };
+use crate::acme::{AcmeCredentials, AcmeOrder, AuthorityHealth, Bucket, RenewalWindow, Setback};
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
 use crate::audit::FIRST;
 use crate::check::{DomainCheck, DomainTransfer, ReleasedName};
@@ -355,10 +355,29 @@ turns! {
     async fn tenant_by(&mut self, field: TenantField, value: &str) -> Option<Stored<Tenant>> = objects;
     async fn insert_changes(&mut self, number: u64, changes: &[Change]) -> () = audit;
     async fn insert_audit(&mut self, entry: &AuditEntry, summary: &str) -> () = audit;
-    async fn add_want(&mut self, name: &str, now_ms: i64) -> () = certificates;
+    async fn add_want(&mut self, name: &str, bulk: bool, now_ms: i64) -> () = certificates;
     async fn drop_want(&mut self, name: &str) -> Option<Fingerprint> = certificates;
     async fn is_fingerprint_wanted(&mut self, fingerprint: &Fingerprint) -> bool = certificates;
-    async fn want_issued(&mut self, want: &CertificateWant, fingerprint: &Fingerprint, renew_at_ms: i64) -> bool = certificates;
+    async fn want_issued(&mut self, want: &CertificateWant, about: &CertificateRef, renew_at_ms: i64) -> bool = certificates;
+    async fn certificate_want(&mut self, name: &str) -> Option<CertificateWant> = certificates;
+    async fn set_certificate_issuer(&mut self, name: &str, issuer: &str, now_ms: i64) -> () = acme;
+    async fn set_certificate_ca(&mut self, name: &str, ca: &CaId, now_ms: i64) -> () = acme;
+    async fn open_acme_order(&mut self, order: &AcmeOrder) -> bool = acme;
+    async fn save_acme_order(&mut self, order: &AcmeOrder) -> () = acme;
+    async fn close_acme_order(&mut self, name: &str, ca: &CaId, result: &str) -> () = acme;
+    async fn acme_order(&mut self, name: &str) -> Option<AcmeOrder> = acme;
+    async fn serve_tenant(&mut self, tenant: &str, now_ms: i64) -> () = acme;
+    async fn acme_failed(&mut self, name: &str, why: &Setback, next_ms: i64) -> () = acme;
+    async fn acme_waits(&mut self, name: &str, why: &Setback, next_ms: i64) -> () = acme;
+    async fn wake_waiting(&mut self, name: &str, now_ms: i64) -> () = acme;
+    async fn save_renewal(&mut self, name: &str, window: Option<&RenewalWindow>, ask_ms: i64, renew_ms: i64) -> () = acme;
+    async fn save_acme_credentials(&mut self, credentials: &AcmeCredentials) -> () = acme;
+    async fn acme_authorities(&mut self) -> Vec<(CaId, AuthorityHealth)> = acme;
+    async fn save_acme_authority(&mut self, ca: &CaId, health: &AuthorityHealth) -> () = acme;
+    async fn acme_bucket(&mut self, ca: &CaId, name: &str, subject: &str) -> Option<Bucket> = acme;
+    async fn save_acme_bucket(&mut self, bucket: &Bucket) -> () = acme;
+    async fn acme_failures(&mut self, ca: &CaId, name: &str, since_ms: i64) -> Vec<i64> = acme;
+    async fn count_acme_failure(&mut self, ca: &CaId, name: &str, now_ms: i64, since_ms: i64) -> () = acme;
     async fn want_failed(&mut self, want: &CertificateWant, error: &str, next_attempt_ms: i64) -> bool = certificates;
     async fn want_instead(&mut self, fingerprint: &Fingerprint, now_ms: i64) -> () = uploads;
     async fn add_upload(&mut self, fingerprint: &Fingerprint, names: &[String]) -> () = uploads;
