@@ -3,6 +3,7 @@
 //! Every default is written here, beside its unit. An unknown key is an error that names the nearest known one: a
 //! setting that is silently ignored is found at the worst moment.
 
+mod acme;
 mod load;
 mod redis;
 mod sections;
@@ -12,8 +13,7 @@ pub(crate) use load::load_text;
 pub use load::{Overlay, SettingsError, load};
 pub use redis::Redis;
 pub use sections::{
-    AccessLog, Acme, Caps, ContextKeys, Control, Data, Dns, Eab, EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy,
-    SchoolApp, Seconds, SecurityHeaders, Store, Telemetry,
+    AccessLog, Acme, Caps, ContextKeys, Control, Data, Dns, Eab, EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy, SchoolApp, Seconds, SecurityHeaders, Store, Telemetry, AcmeChallenge, AcmeFallback, AcmeLimits, Redis,
 };
 
 use std::path::{Path, PathBuf};
@@ -94,10 +94,8 @@ impl Settings {
             Err(SettingsError::Value { key: key.to_owned(), found: found.to_string(), expected: expected.to_owned() })
         };
         self.sqlite_file()?;
-        if self.acme.issuer != Issuer::Internal {
-            return refuse("acme.issuer", &"acme", "\"internal\"; issuance by a public CA is not in this release");
-        }
         self.redis.check()?;
+        self.acme.check()?;
         if self.proxy.workers > 256 {
             return refuse("proxy.workers", &self.proxy.workers, "0 (one per core) to 256");
         }

@@ -443,11 +443,13 @@ impl Caps {
 }
 
 /// `[acme]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Acme {
     /// Who issues.
     pub issuer: Issuer,
+    /// What the CA is called in metrics, messages and the store: a label such as `letsencrypt`.
+    pub name: String,
     /// URL of the CA's directory (RFC 8555 section 7.1.1).
     pub directory: String,
     /// PEM file of a root that the CA's own HTTPS is verified with, beside the system's.
@@ -458,6 +460,100 @@ pub struct Acme {
     pub terms_agreed: bool,
     /// External account binding (RFC 8555 section 7.3.4).
     pub eab: Eab,
+    /// The CA's profile; empty: the CA's default.
+    pub profile: String,
+    /// How names are proven; a wildcard is always proven by DNS.
+    pub challenge: AcmeChallenge,
+    /// Names under these suffixes get their certificate from the internal CA all the same.
+    pub internal: Vec<String>,
+    /// The CA's rate limits.
+    pub limits: AcmeLimits,
+    /// A second CA, for when the first has been away for half an hour.
+    pub fallback: AcmeFallback,
+}
+impl Default for Acme {
+    fn default() -> Self {
+        Self {
+            issuer: Issuer::default(),
+            name: "acme".to_owned(),
+            directory: String::new(),
+            root_ca: String::new(),
+            contact: Vec::new(),
+            terms_agreed: false,
+            eab: Eab::default(),
+            profile: String::new(),
+            challenge: AcmeChallenge::default(),
+            internal: vec!["localhost".to_owned()],
+            limits: AcmeLimits::default(),
+            fallback: AcmeFallback::default(),
+        }
+    }
+}
+
+/// `[acme.fallback]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AcmeFallback {
+    /// What the CA is called.
+    pub name: String,
+    /// URL of the CA's directory; empty: there is no second CA.
+    pub directory: String,
+    /// As in `[acme]`.
+    pub root_ca: String,
+    /// As in `[acme]`.
+    pub contact: Vec<String>,
+    /// As in `[acme]`.
+    pub terms_agreed: bool,
+    /// As in `[acme]`.
+    pub eab: Eab,
+    /// As in `[acme]`.
+    pub profile: String,
+    /// As in `[acme]`.
+    pub limits: AcmeLimits,
+}
+impl Default for AcmeFallback {
+    fn default() -> Self {
+        Self {
+            name: "fallback".to_owned(),
+            directory: String::new(),
+            root_ca: String::new(),
+            contact: Vec::new(),
+            terms_agreed: false,
+            eab: Eab::default(),
+            profile: String::new(),
+            limits: AcmeLimits::default(),
+        }
+    }
+}
+
+/// `[acme.limits]`: the limits the CA grants this account, of which four fifths are used. The defaults are those of
+/// Let's Encrypt; raise them when the CA has raised them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AcmeLimits {
+    /// New orders within three hours.
+    pub orders_per_3_hours: u32,
+    /// New certificates under one registered domain within seven days.
+    pub per_registered_domain_per_week: u32,
+    /// Certificates for exactly the same name within seven days.
+    pub per_name_per_week: u32,
+}
+impl Default for AcmeLimits {
+    fn default() -> Self {
+        Self { orders_per_3_hours: 300, per_registered_domain_per_week: 50, per_name_per_week: 5 }
+    }
+}
+
+/// How a CA is shown that a name is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum AcmeChallenge {
+    /// Over plain HTTP; works through content delivery networks.
+    #[default]
+    #[serde(rename = "http-01")]
+    Http01,
+    /// In a TLS handshake, where port 80 is shut.
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
 }
 
 /// `[acme.eab]`
