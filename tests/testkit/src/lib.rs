@@ -7,6 +7,7 @@
 //! * [`Dns`]: a DNS of the test's own: zones that it edits, one server that knows them and resolvers that may lag or lie.
 //! * [`Redis`]: a server that a test starts, pauses, kills.
 //! * [`TokenSigner`]: somebody who issues tokens.
+//! * [`Pebble`]: a CA that speaks ACME, and the DNS that it asks.
 //! * [`eventually`]: waits for a state; nothing here waits for a while.
 //!
 //! What cannot go on panics and says what was missing: this crate is for tests only.
@@ -17,6 +18,7 @@ mod dns;
 mod eventually;
 mod link;
 mod origin;
+mod pebble;
 mod process;
 mod redis;
 mod site;
@@ -29,6 +31,7 @@ pub use dns::{Dns, Records, Trouble};
 pub use eventually::{eventually, until};
 pub use link::Link;
 pub use origin::{Answer, Mood, Origin, OriginBuilder, RequestHead};
+pub use pebble::{Pebble, PebbleBuilder};
 pub use process::{Process, StartError};
 pub use redis::Redis;
 pub use site::{Site, SiteBuilder};
