@@ -31,8 +31,18 @@ pub fn retry_after(name: &str, failures: u32) -> Duration {
     doubled - Duration::from_millis(u64::try_from(spread_of(name, quarter)).unwrap_or(0))
 }
 
+/// Waits after failures that the school has to mend: 1 min, 10 min, 100 min, then a day, as Let's Encrypt asks for. With
+/// them no name fails more than three times in an hour.
+const MENDED_AFTER_MS: [i64; 4] = [60_000, 600_000, 6_000_000, 86_400_000];
+
+/// How long to wait, in milliseconds, after `failures` failures in a row, at least one, that the school has to mend.
+pub fn mended_after_ms(failures: u32) -> i64 {
+    let at = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX).min(MENDED_AFTER_MS.len() - 1);
+    MENDED_AFTER_MS[at]
+}
+
 /// A number from 0 to `below` that is always the same for a name.
-fn spread_of(name: &str, below: i64) -> i64 {
+pub(crate) fn spread_of(name: &str, below: i64) -> i64 {
     let bytes = digest(&SHA256, name.as_bytes());
     let (head, _) = bytes.as_ref().split_first_chunk::<4>().expect("a digest has 32 bytes");
     if below <= 0 { 0 } else { i64::from(u32::from_le_bytes(*head)) % below }
@@ -65,6 +75,12 @@ mod tests {
         assert!(waits.is_sorted());
         assert!(waits[0] <= Duration::from_secs(1) && waits[0] >= Duration::from_millis(750));
         assert!(waits[38] <= Duration::from_secs(3_600) && waits[38] >= Duration::from_secs(2_700));
+    }
+
+    #[test]
+    fn what_the_school_must_mend_is_tried_less_and_less() {
+        let waits: Vec<_> = (1..7).map(mended_after_ms).collect();
+        assert_eq!(waits, [60_000, 600_000, 6_000_000, 86_400_000, 86_400_000, 86_400_000]);
     }
 
     #[test]

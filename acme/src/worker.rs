@@ -1,8 +1,7 @@
 //! The reconciler: names that want a certificate get one, and those that have one get the next in time.
 //!
 //! It takes no input: woken by a commit or at the next moment that something is due, it reads what is due, has it
-//! issued, and writes what came of it. Many may run on one store: what a second one issued for the same turn of a
-//! want is thrown away when it comes to write.
+//! issued, and writes what came of it under its lease. Names of an ACME CA are left to [`crate::orders`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,19 +10,24 @@ use std::time::Duration;
 use schoolgate_config::model::{Certificate, CertificateRef, Fingerprint};
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::time::Clock;
-use schoolgate_store::{Actor, CertificateWant, Store, StoreError};
+use schoolgate_store::{Actor, CertificateWant, Lease, Store, StoreError};
 use serde_bytes::ByteBuf;
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::authority::CertificateAuthority;
 use crate::due::{renew_at, retry_after};
 use crate::key::LeafKey;
+use crate::orders::Issuers;
 
 /// Certificates written in one transaction. Large enough that a thousand new schools are a few commits; small enough
 /// that an operator's write, which waits for it, waits some milliseconds.
 const BATCH: u32 = 200;
+
+/// The issuer that this worker is.
+const OWN: &str = "internal";
 
 /// Certificates made at the same time: making one is a tenth of a millisecond of computing, so a few tasks use what
 /// cores there are without starving the control API.
@@ -44,6 +48,8 @@ pub struct Outcome {
     pub failed: usize,
     /// Results thrown away: the want went, or another worker was first.
     pub late: usize,
+    /// Names left to another issuer.
+    pub assigned: usize,
 }
 
 /// Gives every wanted name its certificate.
@@ -53,6 +59,9 @@ pub struct Worker {
     authority: Arc<dyn CertificateAuthority>,
     keeper: Arc<Keeper>,
     clock: Arc<dyn Clock>,
+    issuers: Issuers,
+    /// Told when names were left to another issuer.
+    assigned: Arc<Notify>,
 }
 
 impl fmt::Debug for Worker {
@@ -75,18 +84,34 @@ impl Worker {
         keeper: Arc<Keeper>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { store, authority, keeper, clock }
+        Self { store, authority, keeper, clock, issuers: Issuers::internal(), assigned: Arc::default() }
     }
 
-    /// Works until dropped.
-    pub async fn run(self) {
+    /// With names that are left to an ACME CA, whose worker is told of them.
+    #[must_use]
+    pub fn sharing(self, issuers: Issuers, assigned: Arc<Notify>) -> Self {
+        Self { issuers, assigned, ..self }
+    }
+
+    /// Works under a lease until dropped.
+    pub async fn run(self, lease: Lease) {
         let mut committed = self.store.committed();
+        let mut assigned = false;
         loop {
             // Seen before the look: a commit during it causes another one.
             committed.mark_unchanged();
-            let wait = match self.step().await {
+            let looked = match assigned {
+                true => self.step(&lease).await,
+                false => self.assign(&lease).await,
+            };
+            let wait = match looked {
+                Ok(_) if !assigned => {
+                    assigned = true;
+                    continue;
+                }
                 Ok(outcome) if outcome != Outcome::default() => continue,
                 Ok(_) => self.until_next().await,
+                Err(StoreError::LeaseLost { .. }) => return,
                 Err(error) => {
                     error!(%error, "the certificate worker cannot use the store: {error}");
                     STORE_RETRY
@@ -106,13 +131,59 @@ impl Worker {
     ///
     /// # Errors
     /// What the store said. Nothing is lost: what was issued and not written is issued again.
-    pub async fn step(&self) -> Result<Outcome, StoreError> {
+    pub async fn step(&self, lease: &Lease) -> Result<Outcome, StoreError> {
         let due = self.store.certificates_due(self.clock.unix_ms(), BATCH).await?;
         if due.is_empty() {
             return Ok(Outcome::default());
         }
-        let attempts = self.attempt(due).await;
-        self.write(attempts).await
+        let (own, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|want| self.issuers.of(&want.name) == OWN);
+        if !others.is_empty() {
+            let mut transaction = self.store.begin_under(lease, Actor::system("certificates")).await?;
+            for want in &others {
+                transaction.set_certificate_issuer(&want.name, self.issuers.of(&want.name)).await?;
+            }
+            transaction.finish().await?;
+            self.assigned.notify_one();
+        }
+        let mut outcome = match own.is_empty() {
+            true => Outcome::default(),
+            false => {
+                let attempts = self.attempt(own).await;
+                self.write(lease, attempts).await?
+            }
+        };
+        outcome.assigned = others.len();
+        Ok(outcome)
+    }
+
+    /// Brings who makes which certificate in step with the settings, which may be others than at the last start. A name
+    /// that changes hands is due at once; until it has its new certificate the old one serves.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub async fn assign(&self, lease: &Lease) -> Result<Outcome, StoreError> {
+        let mut outcome = Outcome::default();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.store.certificate_issuers(after.as_deref(), BATCH).await?;
+            let Some((last, _)) = page.last() else { return Ok(outcome) };
+            after = Some(last.clone());
+            let moved: Vec<_> = page
+                .iter()
+                .filter(|(name, issuer)| issuer.as_deref().unwrap_or(OWN) != self.issuers.of(name))
+                .map(|(name, _)| name)
+                .collect();
+            if moved.is_empty() {
+                continue;
+            }
+            let mut transaction = self.store.begin_under(lease, Actor::system("certificates")).await?;
+            for name in &moved {
+                transaction.set_certificate_issuer(name, self.issuers.of(name)).await?;
+            }
+            transaction.finish().await?;
+            self.assigned.notify_one();
+            outcome.assigned += moved.len();
+        }
     }
 
     async fn until_next(&self) -> Duration {
@@ -157,11 +228,11 @@ impl Worker {
         })
     }
 
-    async fn write(&self, attempts: Vec<Attempt>) -> Result<Outcome, StoreError> {
+    async fn write(&self, lease: &Lease, attempts: Vec<Attempt>) -> Result<Outcome, StoreError> {
         let mut outcome = Outcome::default();
         let mut issued = Vec::new();
         let mut failed = Vec::new();
-        let mut transaction = self.store.begin(Actor::system("certificates")).await?;
+        let mut transaction = self.store.begin_under(lease, Actor::system("certificates")).await?;
         for Attempt { want, result } in attempts {
             let name = want.name.clone();
             let taken = match result {
@@ -240,6 +311,7 @@ mod tests {
         worker: Worker,
         clock: Arc<ManualClock>,
         keeper: Arc<Keeper>,
+        lease: Lease,
         dir: tempfile::TempDir,
     }
 
@@ -260,7 +332,9 @@ mod tests {
             )
             .unwrap();
             let worker = Worker::new(store.clone(), Arc::new(authority), keeper.clone(), clock.clone());
-            Self { store, worker, clock, keeper, dir }
+            let lease =
+                store.take_lease("certificates", "test", Duration::from_secs(3_600 * 24 * 365)).await.unwrap().unwrap();
+            Self { store, worker, clock, keeper, lease, dir }
         }
 
         async fn want(&self, name: &str) -> CertificateWant {
@@ -300,25 +374,25 @@ mod tests {
     #[tokio::test]
     async fn a_wanted_name_gets_a_certificate_whose_key_opens() {
         let world = World::with_zones(&["schools.test"]).await;
-        assert_eq!(world.worker.step().await.unwrap().issued, 1);
+        assert_eq!(world.worker.step(&world.lease).await.unwrap().issued, 1);
         let certificate = &world.certificates().await[0];
         assert_eq!(certificate.about.names, ["*.schools.test"]);
         let subject = certificate.about.fingerprint.to_string();
         assert!(world.keeper.open_key(Certificate::KEY_PURPOSE, &subject, &certificate.key).is_ok());
         let want = world.want("*.schools.test").await;
         assert_eq!((want.state, want.fingerprint), (WantState::Issued, Some(certificate.about.fingerprint)));
-        assert_eq!(world.worker.step().await.unwrap(), Outcome::default(), "nothing is left to do");
+        assert_eq!(world.worker.step(&world.lease).await.unwrap(), Outcome::default(), "nothing is left to do");
     }
 
     #[tokio::test]
     async fn a_certificate_is_replaced_when_two_thirds_of_its_life_are_over() {
         let world = World::with_zones(&["schools.test"]).await;
-        world.worker.step().await.unwrap();
+        world.worker.step(&world.lease).await.unwrap();
         let first = world.certificates().await[0].about.fingerprint;
         world.clock.advance_ms(50 * DAY_MS);
-        assert_eq!(world.worker.step().await.unwrap(), Outcome::default());
+        assert_eq!(world.worker.step(&world.lease).await.unwrap(), Outcome::default());
         world.clock.advance_ms(12 * DAY_MS);
-        assert_eq!(world.worker.step().await.unwrap().issued, 1);
+        assert_eq!(world.worker.step(&world.lease).await.unwrap().issued, 1);
         let now: Vec<_> = world.certificates().await.iter().map(|c| c.about.fingerprint).collect();
         assert!(now.len() == 1 && now[0] != first, "{now:?}");
     }
@@ -329,8 +403,11 @@ mod tests {
         let due = world.store.certificates_due(NOW_MS, 10).await.unwrap();
         let attempts = world.worker.attempt(due.clone()).await;
         let others = world.worker.attempt(due).await;
-        assert_eq!(world.worker.write(attempts).await.unwrap(), Outcome { issued: 1, ..Outcome::default() });
-        assert_eq!(world.worker.write(others).await.unwrap(), Outcome { late: 1, ..Outcome::default() });
+        assert_eq!(
+            world.worker.write(&world.lease, attempts).await.unwrap(),
+            Outcome { issued: 1, ..Outcome::default() }
+        );
+        assert_eq!(world.worker.write(&world.lease, others).await.unwrap(), Outcome { late: 1, ..Outcome::default() });
         assert_eq!(world.certificates().await.len(), 1);
     }
 
@@ -339,14 +416,40 @@ mod tests {
         let world = World::with_zones(&["schools.test"]).await;
         let moody = Arc::new(Moody { well: AtomicBool::new(false), inner: world.worker.authority.clone() });
         let worker = Worker::new(world.store.clone(), moody.clone(), world.keeper.clone(), world.clock.clone());
-        assert_eq!(worker.step().await.unwrap().failed, 1);
+        assert_eq!(worker.step(&world.lease).await.unwrap().failed, 1);
         let want = world.want("*.schools.test").await;
         assert_eq!((want.state, want.attempts, want.error.as_deref()), (WantState::Failing, 1, Some("not today")));
-        assert_eq!(worker.step().await.unwrap(), Outcome::default(), "it waits");
+        assert_eq!(worker.step(&world.lease).await.unwrap(), Outcome::default(), "it waits");
         moody.well.store(true, Ordering::SeqCst);
         world.clock.advance_ms(1_001);
-        assert_eq!(worker.step().await.unwrap().issued, 1);
+        assert_eq!(worker.step(&world.lease).await.unwrap().issued, 1);
         assert_eq!(world.want("*.schools.test").await.attempts, 0);
+    }
+
+    #[tokio::test]
+    async fn names_of_another_issuer_are_left_to_it_and_taken_back_when_the_settings_say_so() {
+        let world = World::with_zones(&["schools.test", "schools.localhost"]).await;
+        let localhost = vec![schoolgate_config::model::DomainName::parse("localhost").unwrap()];
+        let sharing = world.worker.clone().sharing(Issuers::acme_but(localhost), Arc::default());
+        let outcome = sharing.step(&world.lease).await.unwrap();
+        assert_eq!((outcome.issued, outcome.assigned), (1, 1));
+        assert_eq!(world.want("*.schools.test").await.state, WantState::Queued);
+        assert_eq!(sharing.step(&world.lease).await.unwrap(), Outcome::default(), "it is no longer looked at here");
+        assert_eq!(sharing.assign(&world.lease).await.unwrap().assigned, 0);
+        assert_eq!(world.worker.assign(&world.lease).await.unwrap().assigned, 1);
+        assert_eq!(world.worker.step(&world.lease).await.unwrap().issued, 1);
+    }
+
+    #[tokio::test]
+    async fn who_has_lost_the_lease_writes_nothing() {
+        let world = World::with_zones(&["schools.test"]).await;
+        let due = world.store.certificates_due(NOW_MS, 10).await.unwrap();
+        let attempts = world.worker.attempt(due).await;
+        world.store.release_lease(&world.lease).await.unwrap();
+        world.store.take_lease("certificates", "other", Duration::from_secs(30)).await.unwrap().unwrap();
+        let why = world.worker.write(&world.lease, attempts).await;
+        assert!(matches!(why, Err(StoreError::LeaseLost { .. })), "{why:?}");
+        assert!(world.certificates().await.is_empty());
     }
 
     #[tokio::test]
@@ -355,7 +458,7 @@ mod tests {
         let world = World::with_zones(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
         let mut done = Vec::new();
         loop {
-            let outcome = world.worker.step().await.unwrap();
+            let outcome = world.worker.step(&world.lease).await.unwrap();
             if outcome == Outcome::default() {
                 break;
             }
@@ -367,7 +470,7 @@ mod tests {
     #[tokio::test]
     async fn a_commit_wakes_the_worker() {
         let world = World::with_zones(&["one.test"]).await;
-        let task = tokio::spawn(world.worker.clone().run());
+        let task = tokio::spawn(world.worker.clone().run(world.lease.clone()));
         let mut committed = world.store.committed();
         let mut transaction = world.store.begin(Actor::system("test")).await.unwrap();
         transaction.insert(zone("two.test")).await.unwrap();

@@ -11,7 +11,7 @@ use schoolgate_acme::internal::InternalAuthority;
 use schoolgate_acme::worker::Worker;
 use schoolgate_config::model::Zone;
 use schoolgate_config::seal::Keeper;
-use schoolgate_config::settings::{Control, Settings};
+use schoolgate_config::settings::{Control, Issuer, Settings};
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::Publisher;
 use schoolgate_control_api::{
@@ -23,6 +23,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::certificates;
 use super::data_dir::{Addresses, DataDir};
 use super::dns;
 use super::notify::{self, Notice};
@@ -129,8 +130,10 @@ impl ControlPlane {
         bootstrap(&store, &keeper, &settings.data.dir).await?;
         let (key_file, certificate_file) = ca_files(settings);
         let authority = InternalAuthority::open_or_create(&key_file, &certificate_file, &keeper, Arc::clone(&clock))?;
-        let worker = Worker::new(store.clone(), Arc::new(authority), Arc::clone(&keeper), Arc::clone(&clock));
         let publisher = Publisher::load(store.clone()).await?;
+        let worker = Worker::new(store.clone(), Arc::new(authority), Arc::clone(&keeper), Arc::clone(&clock));
+        let certificates =
+            certificates::service(settings, worker, (&store, &publisher.feed()), Arc::clone(&keeper), clock.clone())?;
 
         let keys = KeyRefresher::new(store.clone(), publisher.feed(), Arc::clone(&clock));
         let context_keys = ContextKeys::new(Arc::clone(&keeper), &settings.context_keys);
@@ -182,15 +185,7 @@ impl ControlPlane {
             tokio::spawn(responder.run(stop.clone()));
         }
         let token = stop.clone();
-        background.keep_running("certificates", move || {
-            let (worker, token) = (worker.clone(), token.clone());
-            async move {
-                tokio::select! {
-                    () = worker.run() => {}
-                    () = token.cancelled() => {}
-                }
-            }
-        });
+        background.keep_running("certificates", move || certificates.clone().run(token.clone().cancelled_owned()));
         Ok(Self { store, publisher, keeper, api, dns, background, stop })
     }
 
@@ -252,8 +247,8 @@ async fn start_api(
         publisher: publisher.clone(),
         keys,
         domain_checks,
-        issues_at_once: true,
         keeper,
+        issues_at_once: settings.acme.issuer == Issuer::Internal,
         context_keys,
     };
     ControlServer::start(options).await.map_err(|error| {

@@ -1,6 +1,7 @@
 //! One file per role: which services run in this process, and what they are given.
 
 mod banner;
+mod certificates;
 pub(crate) mod control;
 mod data_dir;
 mod demo;

@@ -9,11 +9,12 @@ use async_trait::async_trait;
 use schoolgate_config::feed::{FeedAnswer, NodeReport, ReportTaken, RequestAnswer};
 use schoolgate_config::model::{BackendAddress, NodeId, PoolId, PoolKind, Revision};
 use schoolgate_config::settings::Settings;
+use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_config::usage::{QuotaUse, UsageFlush, UsageTaken};
 use schoolgate_control_api::INSTANCE_TOKEN;
 use schoolgate_control_api::publish::FeedServer;
 use schoolgate_proxy::feed::{FeedError, SnapshotFeed};
-use schoolgate_store::{Store, StoreError, WantState};
+use schoolgate_store::{Store, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
@@ -107,9 +108,8 @@ impl Site {
     async fn served(&self) {
         let all = async {
             loop {
-                let counts = self.plane.store.certificate_counts().await?;
-                let waiting = counts.iter().any(|(state, count)| *state == WantState::Queued && *count > 0);
-                if !waiting {
+                // What an ACME CA makes may take long, and nobody has to wait for it here.
+                if self.plane.store.certificates_due(SystemClock.unix_ms(), 1).await?.is_empty() {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,0 +1,9 @@
+//! Orders against a CA in this process, on a clock that the tests move: limits, windows, faults, crashes.
+
+mod crashes;
+mod faults;
+mod life;
+mod limits;
+mod renewing;
+mod simulation;
+mod world;
