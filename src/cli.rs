@@ -69,6 +69,9 @@ pub(crate) enum Command {
     UnknownHosts(client::unknown_hosts::UnknownHostsArgs),
     /// What schools used: requests, bytes, latency; as CSV for billing
     Usage(client::usage::UsageArgs),
+    /// Certificates of an ACME authority: queue, budget, retry
+    #[command(subcommand)]
+    Acme(client::acme::AcmeCommand),
     /// Keys of the gateway itself: show, rotate, list-context, rotate-context
     #[command(subcommand)]
     Keys(client::keys::KeysCommand),

@@ -45,6 +45,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Zone(command) => client::run(client::zone::run(&command)),
         Command::Token(command) => client::run(client::token::run(&command)),
         Command::TokenIssuer(command) => client::run(client::token_issuer::run(&command)),
+        Command::Acme(command) => client::run(client::acme::run(&command)),
         Command::UnknownHosts(args) => client::run(client::unknown_hosts::run(&args)),
         Command::Certificate(command) => client::run(client::certificate::run(&command)),
         Command::Usage(args) => client::run(client::usage::run(&args)),

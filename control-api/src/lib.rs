@@ -14,6 +14,7 @@ pub mod publish;
 pub mod selftest;
 pub mod server;
 
+mod acme_metrics;
 mod background;
 mod bootstrap;
 mod brought;

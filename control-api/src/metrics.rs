@@ -11,6 +11,7 @@ use prometheus::{
 
 use schoolgate_store::{Store, WantState};
 
+use crate::acme_metrics::{AcmeFacts, AcmeMetrics};
 use crate::publish::{FeedServer, Publisher};
 
 /// The metrics of one control process.
@@ -24,6 +25,7 @@ pub(crate) struct Metrics {
     tenants: IntGauge,
     domains: IntGauge,
     certificates: IntGaugeVec,
+    acme: AcmeMetrics,
     nodes: IntGaugeVec,
     lag: IntGaugeVec,
     /// Gauges are set and read in one go.
@@ -64,6 +66,7 @@ impl Metrics {
             tenants: register(&registry, tenants),
             domains: register(&registry, domains),
             certificates: register(&registry, certificates),
+            acme: AcmeMetrics::new(&registry),
             nodes: register(&registry, nodes),
             lag: register(&registry, lag),
             registry,
@@ -87,6 +90,7 @@ impl Metrics {
     pub(crate) async fn gather(&self, store: &Store, publisher: &Publisher, feed: &FeedServer) -> Vec<u8> {
         // A scrape should say what is known, even while the store does not answer.
         let certificates = store.certificate_counts().await.unwrap_or_default();
+        let acme = AcmeFacts::read(store).await;
         let status = publisher.status();
         let nodes = feed.nodes();
         let head = store.head();
@@ -100,6 +104,7 @@ impl Metrics {
             let count = certificates.iter().find(|(s, _)| *s == state).map_or(0, |(_, count)| *count);
             self.certificates.with_label_values(&[state.as_str()]).set(signed(count));
         }
+        self.acme.set(&acme);
         let live = nodes.iter().filter(|node| node.live).count() as u64;
         self.nodes.with_label_values(&["live"]).set(signed(live));
         self.nodes.with_label_values(&["silent"]).set(signed(nodes.len() as u64 - live));
@@ -118,7 +123,7 @@ impl Metrics {
     }
 }
 
-fn register<C: prometheus::core::Collector + Clone + 'static>(
+pub(crate) fn register<C: prometheus::core::Collector + Clone + 'static>(
     registry: &Registry,
     collector: prometheus::Result<C>,
 ) -> C {

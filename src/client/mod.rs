@@ -1,5 +1,6 @@
 //! The command line over the control API: a file per resource.
 
+pub(crate) mod acme;
 mod api;
 mod body;
 pub(crate) mod certificate;

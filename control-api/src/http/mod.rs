@@ -10,6 +10,7 @@ pub(crate) mod resource;
 pub(crate) mod router;
 pub(crate) mod write;
 
+mod acme;
 mod audit;
 mod certificates;
 mod context_keys;

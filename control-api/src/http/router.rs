@@ -7,8 +7,7 @@ use utoipa_axum::routes;
 
 use super::envelope::envelope;
 use super::{
-    Api, audit, certificates, context_keys, domains, events, explain, health, internal, nodes, openapi, plans, pools,
-    public, revisions, routes as route_handlers, sealing, selftest, status, tenants, token_issuers, tokens, unknown_hosts, zones, usage,
+    Api, audit, certificates, context_keys, domains, events, explain, health, internal, nodes, openapi, plans, pools, public, revisions, routes as route_handlers, sealing, selftest, status, tenants, token_issuers, tokens, unknown_hosts, zones, usage, acme,
 };
 
 /// The API as a service.
@@ -77,6 +76,10 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(certificates::get, certificates::delete))
         .routes(routes!(certificates::chain))
         .routes(routes!(certificates::revoke))
+        .routes(routes!(acme::queue))
+        .routes(routes!(acme::budget))
+        .routes(routes!(acme::renew))
+        .routes(routes!(acme::retry))
         .routes(routes!(context_keys::list))
         .routes(routes!(context_keys::get))
         .routes(routes!(context_keys::rotate))
