@@ -1,5 +1,6 @@
 //! The promises, each driven through the real binary over real sockets. A module per promise.
 
+mod acme;
 mod api;
 mod break_glass;
 mod certificates;
