@@ -13,7 +13,8 @@ pub(crate) use load::load_text;
 pub use load::{Overlay, SettingsError, load};
 pub use redis::Redis;
 pub use sections::{
-    AccessLog, Acme, Caps, ContextKeys, Control, Data, Dns, Eab, EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy, SchoolApp, Seconds, SecurityHeaders, Store, Telemetry, AcmeChallenge, AcmeFallback, AcmeLimits,
+    AccessLog, Acme, AcmeChallenge, AcmeFallback, AcmeLimits, Caps, ContextKeys, Control, Data, Dns, Eab, EdgeLimits,
+    Issuer, Keys, LogFormat, Platform, Proxy, SchoolApp, Seconds, SecurityHeaders, Store, Telemetry,
 };
 
 use std::path::{Path, PathBuf};

@@ -4,8 +4,8 @@
 //! may hold a revision made of it already, and a number that came back with other content would be taken for the same.
 //! The price, one flush to the disk per commit, is shared by all transactions that were waiting; see [`writer`].
 
-mod app_reports;
 mod acme;
+mod app_reports;
 mod audit;
 mod certificates;
 mod dns_txt;

@@ -18,7 +18,8 @@ use schoolgate_config::model::{CaId, CertificateRef, DomainName, Fingerprint, Te
 use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 
 use super::{
-    Sqlite, TenantField, app_reports, audit, certificates, dns_txt, domain_checks, events, fault, leases, objects, records, revisions, signed, uploads, usage, acme,
+    Sqlite, TenantField, acme, app_reports, audit, certificates, dns_txt, domain_checks, events, fault, leases,
+    objects, records, revisions, signed, uploads, usage,
 };
 use crate::acme::{AcmeCredentials, AcmeOrder, AuthorityHealth, Bucket, RenewalWindow, Setback};
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
