@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Plans: list, get, create, update, delete
     #[command(subcommand)]
     Plan(client::plan::PlanCommand),
+    /// Limits of a school: show, override, clear
+    #[command(subcommand)]
+    Limits(client::limits::LimitsCommand),
     /// Routes: list, get, create, update, delete
     #[command(subcommand)]
     Route(client::route::RouteCommand),

@@ -42,6 +42,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Pool(command) => client::run(client::pool::run(&command)),
         Command::Plan(command) => client::run(client::plan::run(&command)),
         Command::Route(command) => client::run(client::route::run(&command)),
+        Command::Limits(command) => client::run(client::limits::run(&command)),
         Command::Zone(command) => client::run(client::zone::run(&command)),
         Command::Token(command) => client::run(client::token::run(&command)),
         Command::TokenIssuer(command) => client::run(client::token_issuer::run(&command)),

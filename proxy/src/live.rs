@@ -86,7 +86,7 @@ pub struct TenantLive {
     /// What holds for it, as it was last worked out.
     enforced: ArcSwapOption<Enforced>,
     /// Its calendar.
-    pub(crate) today: Arc<Today>,
+    pub today: Arc<Today>,
     /// `X-Tenant-ID`.
     pub(crate) id: HeaderValue,
     /// `X-Tenant-Slug`, `X-Subdomain`.
@@ -119,7 +119,7 @@ impl NodeLive {
 impl TenantLive {
     /// What holds for the tenant at `now_ms` (milliseconds since 1970). Worked out when its plan has changed or an
     /// override begins or ends, else as it was.
-    pub(crate) fn enforced(&self, limiter: &Limiter, entry: &TenantEntry<NodeLive>, now_ms: i64) -> Held {
+    pub fn enforced(&self, limiter: &Limiter, entry: &TenantEntry<NodeLive>, now_ms: i64) -> Held {
         let kept = self.enforced.load();
         if kept.as_ref().is_some_and(|enforced| enforced.fits(&entry.plan, now_ms)) {
             return Held(kept);
@@ -132,8 +132,13 @@ impl TenantLive {
 }
 
 /// What holds for a tenant, as long as one looks at it: without a count that all workers would write to.
-pub(crate) struct Held(Guard<Option<Arc<Enforced>>>);
+pub struct Held(Guard<Option<Arc<Enforced>>>);
 
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}
 impl std::ops::Deref for Held {
     type Target = Enforced;
 

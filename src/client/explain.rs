@@ -143,6 +143,7 @@ fn render(answer: &Value) -> String {
             ("pool", at("/would_have/pool")),
             ("backends", if backends.is_empty() { "none that takes requests".to_owned() } else { backends.join(", ") }),
             ("path", at("/would_have/path")),
+            ("limits", limits(answer)),
         ];
         text.push_str(&format!("\n\n{word} to"));
         for (name, value) in rows {
@@ -170,6 +171,18 @@ fn render(answer: &Value) -> String {
         }
     }
     text
+}
+
+/// The limits that hold, in one line; those in shadow say so.
+fn limits(answer: &Value) -> String {
+    let rows = answer.pointer("/would_have/effective_limits").and_then(Value::as_array).into_iter().flatten();
+    let said: Vec<String> = rows
+        .map(|row| {
+            let shadow = if text_at(row, "/mode") == "shadow" { ", shadow" } else { "" };
+            format!("{} {} ({}{shadow})", text_at(row, "/limit"), text_at(row, "/value"), text_at(row, "/from"))
+        })
+        .collect();
+    if said.is_empty() { "none".to_owned() } else { said.join(", ") }
 }
 
 #[cfg(test)]

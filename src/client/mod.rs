@@ -8,6 +8,7 @@ pub(crate) mod domain;
 pub(crate) mod explain;
 pub(crate) mod keys;
 mod ladder;
+pub(crate) mod limits;
 mod output;
 pub(crate) mod plan;
 pub(crate) mod pool;

@@ -19,6 +19,7 @@ pub(super) fn checks(settings: &Settings, store: &Store, clock: Arc<dyn Clock>) 
         assume_owned: owned.map(|suffix| DomainName::parse(suffix)).collect::<Result<_, _>>()?,
         addresses: settings.platform.addresses.clone(),
         issuers: issuers(settings),
+        caps: settings.platform.caps.limits(),
     };
     Ok(DomainChecks::new(store.clone(), checker, facts, clock))
 }

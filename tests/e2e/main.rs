@@ -16,6 +16,7 @@ mod fleet_limits;
 mod hostile_input;
 mod identity;
 mod issuers;
+mod limits;
 mod observation;
 mod other_languages;
 mod pools;

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::{Bearer, Headers, Refusal, RequestFacts, Step, Token, Trace, Trust, Via, Whose, decide_with, destination};
-use crate::model::{BackendState, Revision, Tenant, TenantId};
+use crate::limits::{EffectiveLimit, effective, effective_limit};
+use crate::model::{BackendState, LimitName, Limits, Revision, Tenant, TenantId};
 use crate::table::{Live, RoutingTable, TenantEntry};
 
 /// A request as an operator describes it.
@@ -161,9 +162,12 @@ pub struct Destination {
     pub tenant: Value,
     /// Its plan.
     pub plan: String,
-    /// What it may use.
+    /// What it may use: its plan's limits, until [`Explanation::with_limits`] says which hold.
     #[schema(value_type = Object)]
     pub limits: Value,
+    /// Every limit that holds, where it comes from, and whether it is enforced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub effective_limits: Vec<EffectiveLimit>,
     /// Features that are on.
     pub features: Vec<String>,
     /// The route that matches.
@@ -228,6 +232,21 @@ pub(super) fn explain_facts<L: Live, H: Headers, T: Token>(
 }
 
 impl Explanation {
+    /// Says which limits would hold for the request at `now_ms` (milliseconds since 1970). Whether one of them has been
+    /// reached, only the proxies know.
+    #[must_use]
+    pub fn with_limits<L: Live>(mut self, table: &RoutingTable<L>, caps: &Limits, now_ms: i64) -> Self {
+        if let Some(destination) = &mut self.would_have
+            && let Some(entry) = destination.tenant["slug"].as_str().and_then(|slug| table.tenant_by_slug(slug))
+        {
+            let rows =
+                LimitName::ALL.iter().map(|name| effective_limit(&entry.tenant, &entry.plan, caps, *name, now_ms));
+            destination.effective_limits = rows.filter(|limit| limit.value.is_some()).collect();
+            destination.limits = json!(effective(&entry.tenant, &entry.plan, caps, now_ms));
+        }
+        self
+    }
+
     /// Of a request that was refused with this answer before anything was decided.
     pub(super) fn undecided(status: u16, error: Option<&str>) -> Self {
         let mut recorder = Recorder::default();
@@ -254,6 +273,7 @@ impl Destination {
             tenant: named(&tenant.tenant),
             plan: tenant.plan.id.to_string(),
             limits: json!(tenant.plan.limits),
+            effective_limits: Vec::new(),
             features: features.into_iter().map(str::to_owned).collect(),
             route: route.map_or(Value::Null, |route| json!(route)),
             pool: pool.map(|p| p.id.to_string()),

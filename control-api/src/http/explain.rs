@@ -86,7 +86,9 @@ pub(super) async fn post(
                 None => api.publisher.table(),
             };
             let now = api.clock.unix_ms().div_euclid(1_000);
-            ExplainAnswer { explanation: explain(&table, &request, now), recorded: None }
+            let explanation =
+                explain(&table, &request, now).with_limits(&table, &api.platform.caps, api.clock.unix_ms());
+            ExplainAnswer { explanation, recorded: None }
         }
         (None, Some(id), None) => real(&api, &id).await?,
         (None, Some(_), Some(_)) => {
@@ -123,7 +125,10 @@ async fn real(api: &Api, id: &str) -> Result<ExplainAnswer, Stop> {
     };
     let explanation = match request.undecided() {
         Some(explanation) => explanation,
-        None => explain_recorded(&*api.publisher.table_at(request.revision).await?, &request),
+        None => {
+            let table = api.publisher.table_at(request.revision).await?;
+            explain_recorded(&*table, &request).with_limits(&table, &api.platform.caps, request.at_ms)
+        }
     };
     Ok(ExplainAnswer { explanation, recorded: Some(Recorded { node, request }) })
 }

@@ -19,6 +19,7 @@ mod events;
 mod explain;
 mod health;
 mod internal;
+mod limits;
 mod nodes;
 mod plans;
 mod pools;

@@ -7,9 +7,7 @@ use utoipa_axum::routes;
 
 use super::envelope::envelope;
 use super::{
-    Api, acme, audit, certificates, context_keys, domains, events, explain, health, internal, nodes, openapi, plans,
-    pools, public, revisions, routes as route_handlers, sealing, selftest, status, tenants, token_issuers, tokens,
-    unknown_hosts, usage, zones,
+    Api, acme, audit, certificates, context_keys, domains, events, explain, health, internal, nodes, openapi, plans, pools, public, revisions, routes as route_handlers, sealing, selftest, status, tenants, token_issuers, tokens, unknown_hosts, usage, zones, limits,
 };
 
 /// The API as a service.
@@ -37,6 +35,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tenants::archive))
         .routes(routes!(tenants::restore))
         .routes(routes!(tenants::domains))
+        .routes(routes!(limits::show))
+        .routes(routes!(limits::put, limits::clear))
         .routes(routes!(domains::list, domains::create))
         .routes(routes!(domains::get, domains::patch, domains::delete))
         .routes(routes!(domains::make_primary))

@@ -27,6 +27,7 @@ use super::precondition::expected_versions;
 use super::problem::Problem;
 use super::{Answer, Api, Stop, etag};
 use crate::operation::domains::Reading;
+use crate::operation::limits::{self, AboveLimits};
 use crate::operation::permission::Operator;
 use crate::operation::{Done, Refusal, What, Work, json};
 use crate::publish::LaggingNode;
@@ -271,6 +272,9 @@ pub(crate) struct Plan {
     changes: Vec<PlannedChange>,
     /// Why it would not be taken.
     violations: Vec<String>,
+    /// Tenants that would have more than a changed plan or limit allows. Nothing is taken from them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    above_limits: Option<AboveLimits>,
 }
 
 /// One object that a write touches.
@@ -375,10 +379,14 @@ impl Writing {
             Err(StoreError::Violations(violations)) => violations.0.iter().map(ToString::to_string).collect(),
             Err(other) => return Err(other.into()),
         };
+        let caps = &self.api.platform.caps;
+        let above = limits::above(transaction.changes(), transaction.table(), caps, transaction.now_ms());
+        let above_limits = (above.total > 0).then_some(above);
         let changes = transaction.changes().iter().map(PlannedChange::of).collect();
         transaction.rollback().await;
         let accepted = violations.is_empty();
-        Ok(Json(Plan { dry_run: true, accepted, object: done.object, changes, violations }).into_response())
+        Ok(Json(Plan { dry_run: true, accepted, object: done.object, changes, violations, above_limits })
+            .into_response())
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod context_keys;
 pub(crate) mod document;
 pub(crate) mod domains;
 pub(crate) mod edit;
+pub(crate) mod limits;
 pub(crate) mod permission;
 pub(crate) mod plans;
 pub(crate) mod pools;
@@ -29,7 +30,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use schoolgate_config::model::DomainName;
+use schoolgate_config::model::{DomainName, Limits};
 use schoolgate_config::snapshot::ObjectKind;
 use schoolgate_config::table::{Violation, Violations};
 use schoolgate_config::time::rfc3339;
@@ -48,6 +49,8 @@ pub(crate) struct Platform {
     pub(crate) addresses: Vec<IpAddr>,
     /// The certificate authorities that CAA records must let issue, the preferred one first; none: CAA does not matter.
     pub(crate) issuers: Vec<CaIdentity>,
+    /// The most that any tenant may have.
+    pub(crate) caps: Limits,
 }
 
 /// A write in progress.

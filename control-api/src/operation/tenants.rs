@@ -7,8 +7,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use schoolgate_config::model::{
-    Domain, Isolation, PlanId, PoolId, Profile, Route, Security, Slug, Subscription, Tenant, TenantId, TenantState,
-    Theme, TimeZone,
+    Domain, Isolation, Plan, PlanId, Pool, PoolId, PoolKind, PoolKindRule, Profile, Route, Security, Slug,
+    Subscription, Tenant, TenantId, TenantState, Theme, TimeZone,
 };
 use schoolgate_config::table::RoutingTable;
 use schoolgate_store::{ListQuery, Page, Store, Stored, Transaction};
@@ -178,7 +178,7 @@ impl Resource for Tenant {
         zones.map(|zone| format!("{slug}.{}", zone.name)).collect()
     }
 
-    fn check(&self, _: Option<&Self>, table: &RoutingTable) -> Result<(), Refusal> {
+    fn check(&self, before: Option<&Self>, table: &RoutingTable) -> Result<(), Refusal> {
         // A default that is not there is no field of the document; the reader must learn which one it was.
         let mut errors = Errors::default();
         if table.plan(&self.plan).is_none() {
@@ -187,8 +187,24 @@ impl Resource for Tenant {
         if table.pool(&self.pool).is_none() {
             errors.add_at("/pool", "not_found", format!("the pool `{}` does not exist", self.pool));
         }
+        let moved = before.is_none_or(|before| before.plan != self.plan || before.pool != self.pool);
+        if let (true, Some(plan), Some(pool)) = (moved, table.plan(&self.plan), table.pool(&self.pool)) {
+            check_pool_kind(plan, &pool.pool, &mut errors);
+        }
         errors.ok(Some(())).map_err(Refusal::Invalid)
     }
+}
+
+/// A plan says which kind of pool its tenants belong on. Asked when either changes, so that one that was put elsewhere
+/// before can still be renamed.
+fn check_pool_kind(plan: &Plan, pool: &Pool, errors: &mut Errors) {
+    let wanted = match (plan.pool_kind, pool.kind) {
+        (PoolKindRule::Shared, PoolKind::Dedicated) => "shared",
+        (PoolKindRule::Dedicated, PoolKind::Shared) => "dedicated",
+        _ => return,
+    };
+    let message = format!("tenants on the plan `{}` belong on a {wanted} pool, and `{}` is none", plan.id, pool.id);
+    errors.add_at("/pool", "wrong_pool_kind", message);
 }
 
 /// A tenant's names below the platform's zones, in alphabetical order.
@@ -453,6 +469,16 @@ pub(crate) async fn delete(work: &mut Work, key: &TenantKey) -> Result<Done, Ref
     }
     work.transaction.delete::<Tenant>(&id, None).await?;
     Ok(edit::removed(&before.value))
+}
+
+/// The tenant to change, by the platform's operators only.
+///
+/// # Errors
+/// As [`edit::replace`].
+pub(super) async fn changeable_by_operators(work: &mut Work, key: &TenantKey) -> Result<Stored<Tenant>, Refusal> {
+    let before = changeable(work, key, Subject::Tenants.write()).await?;
+    not_of_tenants(work)?;
+    Ok(before)
 }
 
 fn not_of_tenants(work: &Work) -> Result<(), Refusal> {

@@ -5,6 +5,7 @@ mod applied;
 mod certificates;
 mod documents;
 mod domains;
+mod limits;
 mod reading;
 mod resources;
 mod seen_by_proxies;

@@ -66,6 +66,7 @@ impl Site {
             assume_owned: vec!["test".parse().expect("a name")],
             addresses: vec!["192.0.2.7".parse().expect("an address")],
             issuers: vec![CaIdentity::named("letsencrypt.org")],
+            caps: Default::default(),
         };
         let dns = Dns::start().await;
         let checker = Checker::new(CheckerOptions {

@@ -90,31 +90,35 @@ impl Serialize for Layer {
 
 /// Whether a request counts against the day's quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Counts {
+pub enum Counts {
+    /// It does.
     Yes,
     /// It asks for something static or public, as its route says.
     No,
 }
 
 /// A request that wants in.
-pub(crate) struct Ask<'a> {
+pub struct Ask<'a> {
     /// What is kept of its tenant.
-    pub(crate) limits: &'a Arc<TenantLimits>,
+    pub limits: &'a Arc<TenantLimits>,
     /// What holds for it.
-    pub(crate) enforced: &'a Enforced,
+    pub enforced: &'a Enforced,
     /// The tenant's number in this process.
-    pub(crate) tenant: u64,
+    pub tenant: u64,
     /// The tenant's day and month.
-    pub(crate) calendar: Calendar,
+    pub calendar: Calendar,
     /// Nanoseconds of [`Limiter::now_ns`].
-    pub(crate) now_ns: u64,
+    pub now_ns: u64,
     /// Milliseconds since 1970.
-    pub(crate) now_ms: i64,
-    pub(crate) client: IpAddr,
+    pub now_ms: i64,
+    /// Who asks.
+    pub client: IpAddr,
     /// The class that its route names.
-    pub(crate) class: Option<&'a str>,
-    pub(crate) kind: Kind,
-    pub(crate) counts: Counts,
+    pub class: Option<&'a str>,
+    /// What it may become.
+    pub kind: Kind,
+    /// Whether it counts against the day.
+    pub counts: Counts,
 }
 
 /// A quota has reached a level for the first time in its period.
@@ -129,13 +133,13 @@ pub(crate) struct Reached {
 
 /// A request that was let in, and what it holds.
 #[derive(Debug)]
-pub(crate) struct Passed {
+pub struct Passed {
     /// It is in progress.
     pub(crate) request: Option<Permit>,
     /// So is the WebSocket it may become.
     pub(crate) websocket: Option<Permit>,
     /// What its client is told.
-    pub(crate) told: Told,
+    pub told: Told,
     /// Layers that would have refused it, were they not in shadow.
     pub(crate) would_limit: Layers,
     /// Quotas that have reached a level with it.
@@ -160,7 +164,7 @@ enum TookRate {
 
 /// A request that is refused.
 #[derive(Debug)]
-pub(crate) struct Limited {
+pub struct Limited {
     pub(crate) fault: Fault,
     /// After so many seconds it would be let in, if nothing else came.
     pub(crate) retry_after_s: u64,
@@ -184,7 +188,7 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Limited`]; nothing is used up then.
-    pub(crate) fn admit(&self, ask: &Ask<'_>) -> Result<Passed, Box<Limited>> {
+    pub fn admit(&self, ask: &Ask<'_>) -> Result<Passed, Box<Limited>> {
         let Ask { limits, enforced, now_ns, .. } = *ask;
         let mut would_limit = Layers::default();
         let mut told = Told { policy: enforced.policy.clone(), ..Told::default() };

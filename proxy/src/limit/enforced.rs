@@ -18,7 +18,7 @@ pub(crate) struct Rule<T> {
 
 /// What holds for a tenant, from its plan, its overrides and the platform's caps.
 #[derive(Debug)]
-pub(crate) struct Enforced {
+pub struct Enforced {
     /// The plan it was made of, by identity: a changed plan is another allocation while this one lives.
     plan: Arc<Plan>,
     /// When an override begins or ends, milliseconds since 1970.

@@ -38,7 +38,7 @@ pub(crate) struct Warning {
 
 /// What the client of one request is told.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Told {
+pub struct Told {
     pub(crate) policy: Option<HeaderValue>,
     pub(crate) minute: Option<Member>,
     pub(crate) day: Option<Member>,
@@ -47,7 +47,7 @@ pub(crate) struct Told {
 
 impl Told {
     /// Sets the fields of an answer. A backend's own of the same names are about other limits, and are replaced.
-    pub(crate) fn set(&self, headers: &mut HeaderMap) {
+    pub fn set(&self, headers: &mut HeaderMap) {
         if let Some(policy) = &self.policy {
             headers.insert(RATE_LIMIT_POLICY, policy.clone());
         }

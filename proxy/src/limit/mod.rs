@@ -39,9 +39,11 @@ pub use lease::{Lease, Leased};
 pub use quota::{Counter, Level, Reading};
 pub use today::Today;
 
-pub(crate) use admission::{Ask, Counts, Limited, Passed, Reached};
-pub use admission::{Layer, Layers};
-pub(crate) use enforced::{Enforced, Rule};
+pub(crate) use admission::Reached;
+pub use admission::{Ask, Counts, Layer, Layers, Limited, Passed};
+pub use enforced::Enforced;
+pub(crate) use enforced::Rule;
+pub use fields::Told;
 
 use concurrency::Gauge;
 use crowd::Crowd;

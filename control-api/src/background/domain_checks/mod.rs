@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::time::Instant;
 
-use schoolgate_config::model::{Domain, DomainName};
+use schoolgate_config::model::{Domain, DomainName, Limits};
 use schoolgate_config::time::Clock;
 use schoolgate_dns::life::DAY_MS;
 use schoolgate_dns::{CaIdentity, Checker, Life, OtherClaim, classify};
@@ -51,6 +51,8 @@ pub struct PlatformFacts {
     pub addresses: Vec<std::net::IpAddr>,
     /// The certificate authorities that CAA records must let issue, the preferred one first; none: CAA does not matter.
     pub issuers: Vec<CaIdentity>,
+    /// The most that any tenant may have, whatever its plan or an override says.
+    pub caps: Limits,
 }
 
 /// Checks domains. A clone is another handle to the same one.
@@ -99,8 +101,8 @@ impl From<StoreError> for CheckRefusal {
 impl DomainChecks {
     /// Checks of the domains in a store.
     pub fn new(store: Store, checker: Checker, facts: PlatformFacts, clock: Arc<dyn Clock>) -> Self {
-        let PlatformFacts { assume_owned, addresses, issuers } = facts;
-        let platform = Arc::new(Platform { assume_owned, addresses, issuers });
+        let PlatformFacts { assume_owned, addresses, issuers, caps } = facts;
+        let platform = Arc::new(Platform { assume_owned, addresses, issuers, caps });
         Self { shared: Arc::new(Shared { store, checker, platform, clock, asked: Mutex::default() }) }
     }
 
