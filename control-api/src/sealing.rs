@@ -15,8 +15,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use schoolgate_config::model::{Certificate, ContextKey, Fingerprint, KeyId, NodeId};
-use schoolgate_config::seal::{Keeper, SealError};
+use schoolgate_config::seal::{Keeper, SealError, SealedKey};
 use schoolgate_config::table::RoutingTable;
+use schoolgate_store::acme::{AcmeCredentials, AcmeOrder};
 use schoolgate_store::{Actor, Store, StoreError};
 
 use crate::publish::{FeedServer, Publisher};
@@ -150,6 +151,9 @@ impl SealRotation {
         if !left.is_empty() {
             return self.rewrap(&left).await;
         }
+        if let Next::Again = self.rewrap_acme().await? {
+            return Ok(Next::Again);
+        }
         (self.elsewhere)(&self.keeper).map_err(StepError::Elsewhere)?;
         self.retire(&previous, head.change).await
     }
@@ -229,6 +233,42 @@ impl SealRotation {
             Some(error) if certificates + context_keys == 0 => Err(error),
             _ => Ok(Next::Again),
         }
+    }
+
+    /// Wraps anew our account keys at authorities, and the keys of certificates on order.
+    async fn rewrap_acme(&self) -> Result<Next, StepError> {
+        let mut transaction = self.store.begin(Actor::system("sealing")).await?;
+        let (mut accounts, mut orders) = (0, 0);
+        for mut account in self.store.acme_credentials().await? {
+            let ca = account.ca.to_string();
+            if let Some(sealed) = self.rewrapped(AcmeCredentials::KEY_PURPOSE, &ca, &account.sealed)? {
+                account.sealed = sealed;
+                transaction.save_acme_credentials(&account).await?;
+                accounts += 1;
+            }
+        }
+        for due in self.store.acme_orders_due(i64::MAX, u32::MAX).await? {
+            // As it is now: the worker writes it too.
+            let Some(mut order) = transaction.acme_order(&due.name).await? else { continue };
+            if let Some(key) = self.rewrapped(AcmeOrder::KEY_PURPOSE, &order.id, &order.key)? {
+                order.key = key;
+                transaction.save_acme_order(&order).await?;
+                orders += 1;
+            }
+        }
+        if accounts + orders == 0 {
+            transaction.rollback().await;
+            return Ok(Next::Wait);
+        }
+        let about = format!("sealing key {}", self.keeper.id());
+        let summary = json!({ "acme_accounts": accounts, "acme_orders": orders });
+        transaction.commit("sealing_key.rewrap", &about, summary).await?;
+        Ok(Next::Again)
+    }
+
+    fn rewrapped(&self, purpose: &str, subject: &str, key: &SealedKey) -> Result<Option<SealedKey>, StepError> {
+        let named = |source| StepError::Record { what: format!("{purpose} {subject}"), source };
+        self.keeper.rewrap(purpose, subject, key).map_err(named)
     }
 
     /// Lets the key before go when every live proxy serves what `change` left: nothing is under it there.

@@ -88,10 +88,11 @@ pub(super) fn keeper(settings: &Settings) -> anyhow::Result<Arc<Keeper>> {
 }
 
 /// Refuses keys that cannot open what the store holds, before anything is written.
-fn check_sealed(store: &Store, keeper: &Keeper) -> anyhow::Result<()> {
-    let (head, have) = (store.head(), keeper.ids());
+async fn check_sealed(store: &Store, keeper: &Keeper) -> anyhow::Result<()> {
+    let (head, have, accounts) = (store.head(), keeper.ids(), store.acme_credentials().await?);
     let certificates = head.table.certificates().map(|certificate| certificate.key.kek_id());
-    let mut sealed = certificates.chain(head.table.context_keys().map(|key| key.private.kek_id()));
+    let context_keys = head.table.context_keys().map(|key| key.private.kek_id());
+    let mut sealed = certificates.chain(context_keys).chain(accounts.iter().map(|account| account.sealed.kek_id()));
     if let Some(under) = sealed.find(|under| !have.iter().any(|id| id == under)) {
         bail!(
             "the key file {} has the key {}, and the database {} holds keys sealed under {under}: restore the key file \
@@ -121,7 +122,7 @@ impl ControlPlane {
         let keeper = keeper(settings)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = Store::open(&store_url(settings)?, OpenMode::Create).await?;
-        check_sealed(&store, &keeper)?;
+        check_sealed(&store, &keeper).await?;
         let zones = settings.platform.zones.iter().map(|name| zone(name)).collect::<anyhow::Result<Vec<_>>>()?;
         if store.seed(zones).await? {
             info!("made a new store in {}", store.path().display());

@@ -17,7 +17,7 @@ fn name(number: usize) -> String {
 
 async fn furnish(site: &Site, origin: &Origin) {
     pool(&site.api(), "web", &[origin]).await;
-    let body = json!({"slug": "ash", "name": "Ash", "plan": "enterprise", "pool": "web"});
+    let body = json!({"slug": "ash", "name": "Ash", "plan": "custom", "pool": "web"});
     site.api().post("tenants?wait=applied", body).await.expect(201);
     for number in 0..DOMAINS {
         let body = json!({"name": name(number), "tenant": "ash"});

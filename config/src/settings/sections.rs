@@ -589,7 +589,7 @@ pub struct Dns {
     pub caa_identities: Vec<String>,
     /// Where our own authoritative server for `acme.<zone>` and `_acme-challenge.<zone>` listens, UDP and TCP; not set: it
     /// does not run.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "empty_is_none")]
     pub listen: Option<SocketAddr>,
     /// The name of that server in its NS and SOA records; empty: `ns.<zone>`.
     pub name: String,
@@ -603,6 +603,30 @@ impl Default for Dns {
             listen: None,
             name: String::new(),
         }
+    }
+}
+
+/// A setting that may be absent is written as an empty text: only a key that the defaults show is known.
+mod empty_is_none {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(de::Error::custom) }
     }
 }
 

@@ -7,7 +7,9 @@ use utoipa_axum::routes;
 
 use super::envelope::envelope;
 use super::{
-    Api, acme, audit, certificates, context_keys, domains, events, explain, health, internal, nodes, openapi, plans, pools, public, revisions, routes as route_handlers, sealing, selftest, status, tenants, token_issuers, tokens, unknown_hosts, usage, zones, limits,
+    Api, acme, audit, certificates, context_keys, domains, events, explain, health, internal, limits, nodes, openapi,
+    plans, pools, public, revisions, routes as route_handlers, sealing, selftest, status, tenants, token_issuers,
+    tokens, unknown_hosts, usage, zones,
 };
 
 /// The API as a service.
