@@ -110,6 +110,9 @@ pub struct NodeReport {
     /// Quotas that have reached 80 or 100 % here, the last first; at most [`QuotaEvent::MOST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quota_events: Vec<QuotaEvent>,
+    /// The latest changes of backends' conditions, the last first; at most [`BackendChange::MOST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backend_changes: Vec<BackendChange>,
     /// How it shares the limits of tenants with the other proxies. Absent: it is of a release that does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<SharedLimits>,
@@ -187,6 +190,31 @@ impl QuotaEvent {
     pub const WARNING: &'static str = "quota.warning";
     /// A quota is used up.
     pub const EXCEEDED: &'static str = "quota.exceeded";
+}
+
+/// A backend's condition, as one proxy finds it, became another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackendChange {
+    /// When, milliseconds since 1970.
+    pub at_ms: i64,
+    /// Its pool.
+    pub pool: String,
+    /// Its identity.
+    pub backend: String,
+    /// Its address.
+    pub address: String,
+    /// What it was: `up`, `unhealthy`, `ejected`, `draining` or `disabled`.
+    pub from: String,
+    /// What it is.
+    pub to: String,
+    /// Why it is not up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl BackendChange {
+    /// Changes in one report: 64, about 15 KB.
+    pub const MOST: usize = 64;
 }
 
 /// A host that clients ask one proxy for and no tenant has: a school that is not set up yet, one that has left, or a

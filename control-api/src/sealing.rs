@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use schoolgate_config::model::{Certificate, ContextKey, Fingerprint, KeyId, NodeId};
+use schoolgate_config::model::{Certificate, ClientCertificate, ContextKey, Fingerprint, KeyId, NodeId, Pool, PoolId};
 use schoolgate_config::seal::{Keeper, SealError, SealedKey};
 use schoolgate_config::table::RoutingTable;
 use schoolgate_store::acme::{AcmeCredentials, AcmeOrder};
@@ -74,20 +74,24 @@ enum Next {
 pub(crate) struct Left {
     pub(crate) certificates: Vec<Fingerprint>,
     pub(crate) context_keys: Vec<KeyId>,
+    /// Pools with a client certificate.
+    pub(crate) pools: Vec<PoolId>,
 }
 
 impl Left {
     pub(crate) fn of(table: &RoutingTable, current: &str) -> Self {
         let certificates = table.certificates().filter(|certificate| certificate.key.kek_id() != current);
         let context_keys = table.context_keys().filter(|key| key.private.kek_id() != current);
+        let shown = |pool: &Pool| pool.client_certificate.as_ref().is_some_and(|set| set.key.kek_id() != current);
         Self {
+            pools: table.pools().filter(|entry| shown(&entry.pool)).map(|entry| entry.pool.id.clone()).collect(),
             certificates: certificates.map(|certificate| certificate.about.fingerprint).collect(),
             context_keys: context_keys.map(|key| key.id.clone()).collect(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.certificates.is_empty() && self.context_keys.is_empty()
+        self.certificates.is_empty() && self.context_keys.is_empty() && self.pools.is_empty()
     }
 }
 
@@ -190,7 +194,7 @@ impl SealRotation {
 
     async fn rewrap(&self, left: &Left) -> Result<Next, StepError> {
         let mut transaction = self.store.begin(Actor::system("sealing")).await?;
-        let (mut certificates, mut context_keys, mut broken) = (0, 0, None);
+        let (mut certificates, mut context_keys, mut client_certificates, mut broken) = (0, 0, 0, None);
         for fingerprint in &left.certificates {
             if certificates >= BATCH {
                 break;
@@ -221,16 +225,36 @@ impl SealRotation {
                 Err(source) => broken = Some(StepError::Record { what: format!("context key {id}"), source }),
             }
         }
-        if certificates + context_keys > 0 {
+        for id in &left.pools {
+            let Some(stored) = transaction.get::<Pool>(id).await? else { continue };
+            let mut pool = stored.value;
+            let Some(set) = &mut pool.client_certificate else { continue };
+            let Some(subject) = set.chain.first().map(|leaf| ClientCertificate::subject(id, leaf)) else { continue };
+            match self.keeper.rewrap(ClientCertificate::KEY_PURPOSE, &subject, &set.key) {
+                Ok(Some(key)) => {
+                    set.key = key;
+                    transaction.update(pool, None).await?;
+                    client_certificates += 1;
+                }
+                Ok(None) => {}
+                Err(source) => {
+                    broken = Some(StepError::Record { what: format!("client certificate of pool {id}"), source });
+                }
+            }
+        }
+        let done = certificates + context_keys + client_certificates;
+        if done > 0 {
             let about = format!("sealing key {}", self.keeper.id());
-            let summary = json!({ "certificates": certificates, "context_keys": context_keys });
+            let summary = json!({
+                "certificates": certificates, "context_keys": context_keys, "client_certificates": client_certificates,
+            });
             transaction.commit("sealing_key.rewrap", &about, summary).await?;
         } else {
             transaction.rollback().await;
         }
         // What does not open keeps the key before in service: it may be under it after all.
         match broken {
-            Some(error) if certificates + context_keys == 0 => Err(error),
+            Some(error) if done == 0 => Err(error),
             _ => Ok(Next::Again),
         }
     }

@@ -11,8 +11,8 @@ use schoolgate_config::table::{PoolEntry, TenantEntry};
 use crate::admit::client_addr::Client;
 use crate::admit::gate::Head;
 use crate::admit::limits::{BodyMeter, LeastRate};
-use crate::balance::InFlight;
 use crate::balance::queue::{Slot, Turn};
+use crate::balance::{InFlight, Whose};
 use crate::fault::Fault;
 use crate::forward::request_id::RequestId;
 use crate::limit::{Limited, Passed};
@@ -102,6 +102,8 @@ pub(crate) struct Attempts {
     pub(crate) current: Option<InFlight>,
     /// `current` was chosen and not asked yet.
     pub(crate) fresh: bool,
+    /// The backend that a cookie of ours names.
+    pub(crate) sticky: Option<BackendId>,
     /// Backends that failed and are not asked again.
     pub(crate) failed: Vec<BackendId>,
     /// Repeated attempts that count against the pool's rule.
@@ -153,6 +155,12 @@ impl Exchange {
             unknown_host: false,
             times: Times::default(),
         }
+    }
+
+    /// Whose request it is, as far as backends are concerned.
+    pub(crate) fn whose(&self) -> Option<Whose<'_>> {
+        let tenant = self.tenant.as_ref()?;
+        Some(Whose { tenant: tenant.live.number, circuits: &tenant.live.circuits })
     }
 
     /// Time since it began.

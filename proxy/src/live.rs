@@ -9,14 +9,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwapOption, Guard};
 use http::HeaderValue;
-use schoolgate_config::model::{Pool, Tenant};
+use ring::hmac;
+use ring::rand::SystemRandom;
+use schoolgate_config::model::{Balance, Pool, Tenant};
+use schoolgate_config::seal::Keeper;
 use schoolgate_config::settings::SecurityHeaders;
 use schoolgate_config::table::{Live, TenantEntry};
 use schoolgate_config::time::{Clock, SystemClock};
+use tracing::error;
 
-use crate::balance::LivePool;
+use crate::balance::sticky::Sticky;
+use crate::balance::{Circuits, Equipment, LivePool, Point};
+use crate::feed::chain;
 use crate::forward::context::Contexts;
 use crate::forward::security::Prepared;
+use crate::forward::upstream_tls::UpstreamTlsReady;
 use crate::limit::{Enforced, Kind, Limiter, TenantLimits, Today};
 use crate::observe::{BackendView, Counted, Observe, PoolCounters, TenantCounters};
 
@@ -28,12 +35,33 @@ pub struct NodeLive {
     /// Security headers, where a tenant wants no others.
     security: SecurityHeaders,
     limiter: Arc<Limiter>,
+    /// Opens client certificates, and signs cookies.
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl NodeLive {
     /// For a node whose settings these are, and whose limits are asked of `limiter`.
     pub fn new(security: SecurityHeaders, limiter: Arc<Limiter>) -> Self {
         Self { security, limiter, ..Self::default() }
+    }
+
+    /// With what opens client certificates and signs cookies.
+    #[must_use]
+    pub fn with_keeper(self, keeper: Arc<Keeper>) -> Self {
+        Self { keeper: Some(keeper), ..self }
+    }
+
+    fn equipment(&self, pool: &Pool) -> Equipment {
+        let tls = UpstreamTlsReady::prepare(pool, self.keeper.as_deref());
+        if let Some(Err(error)) = &tls {
+            error!(pool.id = %pool.id, "the backends of {} cannot be reached over TLS: {}", pool.id, chain(error));
+        }
+        let sticky = (pool.balance == Balance::Sticky).then(|| {
+            // A node without a keeper, which only tests have, signs for itself.
+            let key = self.keeper.as_ref().map_or_else(random_key, |k| k.derive("sticky-cookie", pool.id.as_str()));
+            Sticky::new(&pool.sticky, key)
+        });
+        Equipment { tls, sticky }
     }
 
     fn number(&self) -> u64 {
@@ -48,23 +76,35 @@ impl Live for NodeLive {
     fn tenant(&self, tenant: &Arc<Tenant>, before: Option<&Arc<TenantLive>>) -> Arc<TenantLive> {
         Arc::new(match before {
             Some(before) => {
-                let kept =
-                    Kept { number: before.number, counters: before.counters.clone(), limits: before.limits.clone() };
+                let kept = Kept {
+                    number: before.number,
+                    counters: before.counters.clone(),
+                    limits: before.limits.clone(),
+                    circuits: before.circuits.clone(),
+                };
                 self.tenant_live(tenant, kept)
             }
             None => {
-                let kept = Kept { number: self.number(), counters: Arc::default(), limits: Arc::default() };
-                self.tenant_live(tenant, kept)
+                let (counters, limits, circuits) = Default::default();
+                self.tenant_live(tenant, Kept { number: self.number(), counters, limits, circuits })
             }
         })
     }
 
     fn pool(&self, pool: &Arc<Pool>, before: Option<&Arc<LivePool>>) -> Arc<LivePool> {
+        let equipment = self.equipment(pool);
         Arc::new(match before {
-            Some(before) => LivePool::next(pool, before),
-            None => LivePool::new(pool, self.number()),
+            Some(before) => {
+                let number = if before.has_identity_of(pool) { before.number } else { self.number() };
+                LivePool::next(pool, before, number, equipment)
+            }
+            None => LivePool::new(pool, self.number(), equipment),
         })
     }
+}
+
+fn random_key() -> hmac::Key {
+    hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system's random numbers are there")
 }
 
 /// What of a tenant outlives its versions.
@@ -72,6 +112,7 @@ struct Kept {
     number: u64,
     counters: Arc<TenantCounters>,
     limits: Arc<TenantLimits>,
+    circuits: Arc<Circuits>,
 }
 
 /// Beside one version of a tenant.
@@ -87,6 +128,10 @@ pub struct TenantLive {
     enforced: ArcSwapOption<Enforced>,
     /// Its calendar.
     pub today: Arc<Today>,
+    /// Backends that fail it; handed on from version to version.
+    pub(crate) circuits: Arc<Circuits>,
+    /// What it is to rendezvous hashing.
+    pub(crate) point: Point,
     /// `X-Tenant-ID`.
     pub(crate) id: HeaderValue,
     /// `X-Tenant-Slug`, `X-Subdomain`.
@@ -107,6 +152,8 @@ impl NodeLive {
             limits: kept.limits,
             enforced: ArcSwapOption::empty(),
             today: self.limiter.today(tenant),
+            circuits: kept.circuits,
+            point: Point::of(tenant.id.bits()),
             id: header_value(&tenant.id.to_string()),
             slug: header_value(tenant.slug.as_str()),
             plan: header_value(tenant.plan.as_str()),

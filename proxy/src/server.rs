@@ -253,7 +253,8 @@ impl ProxyServer {
         let signing = Signing::default();
         let limiter = Arc::new(Limiter::new(options.caps.clone()));
         let parts = AdoptionParts {
-            live: NodeLive::new(options.security.clone(), Arc::clone(&limiter)),
+            live: NodeLive::new(options.security.clone(), Arc::clone(&limiter))
+                .with_keeper(Arc::clone(&options.keeper)),
             table: Arc::clone(&table),
             keyring: Arc::clone(&keyring),
             signing: Arc::clone(&signing),
@@ -290,6 +291,7 @@ impl ProxyServer {
             observe: Arc::clone(&observe),
             standing: adoption.standing(),
             sharing: Arc::clone(&sharing),
+            changes: Arc::default(),
         });
         let metrics = Arc::new(Metrics::new(
             Arc::clone(&table),
@@ -418,13 +420,13 @@ impl ProxyHandle {
         self.supervise("answering questions", move || {
             questions::run(Arc::clone(&observe), Arc::clone(&asking), stop.clone())
         });
-        let stop = self.stop.clone();
+        let (changes, stop) = (Arc::clone(&self.view.changes), self.stop.clone());
         self.supervise("checking backends", move || {
-            let (table, stop) = (Arc::clone(&table), stop.clone());
+            let (table, changes, stop) = (Arc::clone(&table), Arc::clone(&changes), stop.clone());
             async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = health::run(table) => {}
+                    () = health::run(table, changes) => {}
                 }
             }
         });

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::bail;
 use schoolgate_acme::internal::InternalAuthority;
-use schoolgate_config::model::{Certificate, ContextKey, Revision};
+use schoolgate_config::model::{Certificate, ClientCertificate, ContextKey, Revision};
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::settings::Settings;
 use schoolgate_config::snapshot::{Object, Snapshot};
@@ -135,6 +135,13 @@ fn check_keys(what: &'static str, objects: &[Object], keeper: Option<&Keeper>, f
                 keeper.open_key(Certificate::KEY_PURPOSE, &c.about.fingerprint.to_string(), &c.key)
             }
             Object::ContextKey(k) => keeper.open_key(ContextKey::KEY_PURPOSE, k.id.as_str(), &k.private),
+            Object::Pool(pool) => match &pool.client_certificate {
+                Some(set) if !set.chain.is_empty() => {
+                    let subject = ClientCertificate::subject(&pool.id, &set.chain[0]);
+                    keeper.open_key(ClientCertificate::KEY_PURPOSE, &subject, &set.key)
+                }
+                _ => continue,
+            },
             _ => continue,
         };
         match opened {

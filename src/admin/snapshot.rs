@@ -95,7 +95,13 @@ fn lines(snapshot: &Snapshot) -> BTreeMap<String, Value> {
 fn shown(object: &Object) -> Value {
     match object {
         Object::Plan(v) => json!(v),
-        Object::Pool(v) => json!(v),
+        Object::Pool(v) => {
+            let mut shown = json!(v);
+            if let Some(set) = &v.client_certificate {
+                shown["client_certificate"] = json!({ "fingerprint": set.fingerprint() });
+            }
+            shown
+        }
         Object::Zone(v) => json!(v),
         Object::Tenant(v) => json!(v),
         Object::Domain(v) => json!(v),

@@ -41,18 +41,7 @@ fn domain(name: &str, tenant: &Tenant, ownership: Ownership) -> Domain {
 }
 
 pub(crate) fn pool(id: &str) -> Pool {
-    Pool {
-        id: id.parse().expect("a pool"),
-        kind: PoolKind::Shared,
-        backends: Vec::new(),
-        balance: Balance::default(),
-        health_check: None,
-        ejection: Ejection::default(),
-        timeouts: PoolTimeouts::default(),
-        retry: Retry::default(),
-        max_in_flight: None,
-        queue: Default::default(),
-    }
+    Pool::new(id.parse().expect("a pool"))
 }
 
 pub(crate) fn zone(name: &str) -> Zone {

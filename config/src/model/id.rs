@@ -83,6 +83,11 @@ macro_rules! generated_id {
                 Self(crate::time::new_ulid())
             }
 
+            /// The 128 bits of it, as a number.
+            pub const fn bits(&self) -> u128 {
+                self.0.0
+            }
+
             /// When the identifier was made, in milliseconds since 1970.
             pub const fn unix_ms(&self) -> u64 {
                 self.0.timestamp_ms()

@@ -1,9 +1,11 @@
 //! The domain's types. They are parsed where data enters (API body, database row, snapshot), and trusted after that.
 
+mod balance;
 mod certificate;
 mod challenge;
 mod context_key;
 mod domain;
+mod health_check;
 mod id;
 mod jwks;
 mod limit;
@@ -16,12 +18,15 @@ mod tenant;
 mod time_zone;
 mod timestamp;
 mod token_issuer;
+mod upstream_tls;
 mod zone;
 
+pub use balance::{Balance, CookieName, CookieNameError, SameSite, StickyCookie};
 pub use certificate::{Certificate, CertificateRef};
 pub use challenge::{AcmeAccount, Challenge, ChallengeAnswer, Thumbprint, ThumbprintError};
 pub use context_key::{ContextKey, ContextKeyState, ContextKeyTimes};
 pub use domain::{CertificateState, Domain, Ownership, Routing};
+pub use health_check::{HealthCheck, HealthCheckForm, Probe, ProbeKind};
 pub use id::{
     BackendId, CaId, Fingerprint, IdError, IssuerId, KeyId, NodeId, PlanId, PoolId, Revision, RouteId, TenantId,
 };
@@ -31,8 +36,8 @@ pub(crate) use name::is_canonical;
 pub use name::{DomainName, DomainNameError, RESERVED_LABELS, Slug, SlugError};
 pub use plan::{LimitMode, Limits, Plan, PoolKindRule, Quota, QuotaMode};
 pub use pool::{
-    Backend, BackendAddress, BackendAddressError, BackendState, Balance, Ejection, HealthCheck, HealthCheckForm, Pool,
-    PoolKind, PoolTimeouts, Probe, ProbeKind, QueueRules, Retry, Weight,
+    Backend, BackendAddress, BackendAddressError, BackendState, Ejection, Pool, PoolKind, PoolTimeouts, QueueRules,
+    Retry, ShardSize, Weight,
 };
 pub use route::{HeaderMatch, Lane, Redirect, RequestClass, Rewrite, Route, RouteAction, RouteMatch};
 pub use security::{FrameOptions, ReferrerPolicy, Security};
@@ -40,4 +45,5 @@ pub use tenant::{Color, ColorError, Isolation, Profile, Subscription, Subscripti
 pub use time_zone::{TimeZone, TimeZoneError};
 pub use timestamp::{Timestamp, TimestampError};
 pub use token_issuer::{KeySource, KeyUrl, KeyUrlError, TokenAlgorithm, TokenIssuer, TokenIssuerError};
+pub use upstream_tls::{CaBundle, ClientCertificate, PemError, ServerName, ServerNameError, UpstreamTls, certificates};
 pub use zone::Zone;

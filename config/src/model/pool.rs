@@ -9,8 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::health_check::{HealthCheck, HealthCheckForm};
 use super::id::{as_string, shortened};
-use super::{BackendId, PoolId};
+use super::upstream_tls::{ClientCertificate, UpstreamTls};
+use super::{BackendId, Balance, PoolId, StickyCookie};
 
 /// Interchangeable backends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -26,6 +28,16 @@ pub struct Pool {
     /// How one is chosen.
     #[serde(default)]
     pub balance: Balance,
+    /// The cookie of `sticky`.
+    #[serde(default)]
+    pub sticky: StickyCookie,
+    /// Each tenant uses so many of the backends, chosen by rendezvous hashing on the tenant; absent: all of them. Only
+    /// when none of those is well are others asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_size: Option<ShardSize>,
+    /// Seconds in which the share of a backend that is new, or well again, grows to its weight; 0: at once.
+    #[serde(default)]
+    pub slow_start_s: u32,
     /// Active checks; absent means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<HealthCheckForm>)]
@@ -45,6 +57,63 @@ pub struct Pool {
     /// How requests wait when there are as many.
     #[serde(default, skip_serializing_if = "QueueRules::is_default")]
     pub queue: QueueRules,
+    /// How `https://` backends are spoken to.
+    #[serde(default)]
+    pub upstream_tls: UpstreamTls,
+    /// What we show to backends that ask who we are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    pub client_certificate: Option<ClientCertificate>,
+}
+
+impl Pool {
+    /// A shared pool without backends and checks; everything else as it is when nothing is said.
+    pub fn new(id: PoolId) -> Self {
+        Self {
+            id,
+            kind: PoolKind::default(),
+            backends: Vec::new(),
+            balance: Balance::default(),
+            sticky: StickyCookie::default(),
+            shard_size: None,
+            slow_start_s: 0,
+            health_check: None,
+            ejection: Ejection::default(),
+            timeouts: PoolTimeouts::default(),
+            retry: Retry::default(),
+            max_in_flight: None,
+            queue: QueueRules::default(),
+            upstream_tls: UpstreamTls::default(),
+            client_certificate: None,
+        }
+    }
+}
+
+/// How many backends of a pool a tenant uses, 1-32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = u8, minimum = 1, maximum = 32)]
+pub struct ShardSize(u8);
+
+impl ShardSize {
+    /// The most: 32. Who wants more backends for every tenant wants no shards.
+    pub const MOST: u8 = 32;
+
+    /// `None` outside 1-32.
+    pub const fn new(size: u8) -> Option<Self> {
+        if matches!(size, 1..=Self::MOST) { Some(Self(size)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+impl<'de> Deserialize<'de> for ShardSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let size = u8::deserialize(deserializer)?;
+        Self::new(size).ok_or_else(|| de::Error::custom("a shard is of 1 to 32 backends"))
+    }
 }
 
 /// Whether many tenants live on a pool.
@@ -56,17 +125,6 @@ pub enum PoolKind {
     Shared,
     /// One, or a few that belong together.
     Dedicated,
-}
-
-/// How a backend is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// The less loaded of two drawn at random ("power of two choices"), by requests in flight over weight.
-    #[default]
-    LeastRequest,
-    /// Each in turn, by weight.
-    RoundRobin,
 }
 
 /// One address of a pool.
@@ -130,7 +188,9 @@ pub enum BackendState {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendAddressError {
     /// The part before the address.
-    #[error("`{0}` has no scheme the gateway speaks: write http://IP:PORT, h2c://IP:PORT or unix:/PATH")]
+    #[error(
+        "`{0}` has no scheme the gateway speaks: write http://IP:PORT, https://IP:PORT, h2c://IP:PORT or unix:/PATH"
+    )]
     Scheme(String),
     /// The address itself. Names are not resolved on the request path, so an address is an IP.
     #[error("`{0}` is not an IP address and port, such as 127.0.0.1:9001")]
@@ -145,6 +205,8 @@ pub enum BackendAddressError {
 pub enum BackendAddress {
     /// HTTP/1.1 over TCP: `http://127.0.0.1:9001`.
     Http(SocketAddr),
+    /// HTTP/2 or HTTP/1.1 over TLS, as agreed in the handshake: `https://127.0.0.1:9001`.
+    Https(SocketAddr),
     /// HTTP/2 with prior knowledge over TCP: `h2c://127.0.0.1:9001`.
     H2c(SocketAddr),
     /// HTTP/1.1 over a Unix socket: `unix:/run/app.sock`.
@@ -155,6 +217,7 @@ impl fmt::Display for BackendAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(addr) => write!(f, "http://{addr}"),
+            Self::Https(addr) => write!(f, "https://{addr}"),
             Self::H2c(addr) => write!(f, "h2c://{addr}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
@@ -182,6 +245,8 @@ impl FromStr for BackendAddress {
         };
         if let Some(rest) = text.strip_prefix("http://") {
             Ok(Self::Http(socket(rest)?))
+        } else if let Some(rest) = text.strip_prefix("https://") {
+            Ok(Self::Https(socket(rest)?))
         } else if let Some(rest) = text.strip_prefix("h2c://") {
             Ok(Self::H2c(socket(rest)?))
         } else {
@@ -189,131 +254,7 @@ impl FromStr for BackendAddress {
         }
     }
 }
-as_string!(BackendAddress, BackendAddressError, "http://IP:PORT, h2c://IP:PORT or unix:/PATH");
-
-/// An active check of each backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "HealthCheckForm", into = "HealthCheckForm")]
-pub struct HealthCheck {
-    /// What is tried.
-    pub probe: Probe,
-    /// Milliseconds between two checks of one backend.
-    pub interval_ms: u64,
-    /// Milliseconds a check may take.
-    pub timeout_ms: u64,
-    /// Good checks in a row that make an unhealthy backend healthy.
-    pub healthy_after: u32,
-    /// Bad ones in a row that make a healthy backend unhealthy.
-    pub unhealthy_after: u32,
-}
-
-/// What an active check tries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Probe {
-    /// `GET path`, answered with a status from the first to the last of `expect`.
-    Http {
-        /// What is asked for.
-        path: String,
-        /// Statuses that are good: the first and the last.
-        expect: (u16, u16),
-    },
-    /// A connection, and nothing sent over it.
-    Tcp,
-}
-
-impl HealthCheck {
-    /// Whether anybody listens: what can be asked of a backend of which nothing else is known. Every 2 s, because a
-    /// pool that nobody thought about should cost little; one connection that is taken heals.
-    pub const fn connects() -> Self {
-        Self { probe: Probe::Tcp, interval_ms: 2_000, timeout_ms: 1_000, healthy_after: 1, unhealthy_after: 2 }
-    }
-}
-impl Default for HealthCheck {
-    fn default() -> Self {
-        HealthCheckForm::default().into()
-    }
-}
-impl PartialSchema for HealthCheck {
-    fn schema() -> RefOr<Schema> {
-        HealthCheckForm::schema()
-    }
-}
-impl ToSchema for HealthCheck {
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        HealthCheckForm::schemas(schemas);
-    }
-}
-
-/// An active check as it is written: `path` and `expect` are of the kind `http`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schema(as = HealthCheck)]
-pub struct HealthCheckForm {
-    /// What is tried: `http` asks for `path`, `tcp` connects.
-    pub kind: ProbeKind,
-    /// What is asked for; `/healthz` when not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// Milliseconds between two checks of one backend.
-    pub interval_ms: u64,
-    /// Milliseconds a check may take.
-    pub timeout_ms: u64,
-    /// Good checks in a row that make an unhealthy backend healthy.
-    pub healthy_after: u32,
-    /// Bad ones in a row that make a healthy backend unhealthy.
-    pub unhealthy_after: u32,
-    /// Statuses that are good: the first and the last; 200 to 299 when not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expect: Option<(u16, u16)>,
-}
-
-/// The kinds of active check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ProbeKind {
-    /// Ask for a path.
-    #[default]
-    Http,
-    /// Connect.
-    Tcp,
-}
-
-impl Default for HealthCheckForm {
-    fn default() -> Self {
-        Self {
-            kind: ProbeKind::Http,
-            path: None,
-            interval_ms: 1_000,
-            timeout_ms: 1_000,
-            healthy_after: 2,
-            unhealthy_after: 2,
-            expect: None,
-        }
-    }
-}
-impl From<HealthCheckForm> for HealthCheck {
-    fn from(form: HealthCheckForm) -> Self {
-        let HealthCheckForm { kind, path, interval_ms, timeout_ms, healthy_after, unhealthy_after, expect } = form;
-        let probe = match kind {
-            ProbeKind::Http => Probe::Http {
-                path: path.unwrap_or_else(|| "/healthz".to_owned()),
-                expect: expect.unwrap_or((200, 299)),
-            },
-            ProbeKind::Tcp => Probe::Tcp,
-        };
-        Self { probe, interval_ms, timeout_ms, healthy_after, unhealthy_after }
-    }
-}
-impl From<HealthCheck> for HealthCheckForm {
-    fn from(check: HealthCheck) -> Self {
-        let HealthCheck { probe, interval_ms, timeout_ms, healthy_after, unhealthy_after } = check;
-        let (kind, path, expect) = match probe {
-            Probe::Http { path, expect } => (ProbeKind::Http, Some(path), Some(expect)),
-            Probe::Tcp => (ProbeKind::Tcp, None, None),
-        };
-        Self { kind, path, interval_ms, timeout_ms, healthy_after, unhealthy_after, expect }
-    }
-}
+as_string!(BackendAddress, BackendAddressError, "http://IP:PORT, https://IP:PORT, h2c://IP:PORT or unix:/PATH");
 
 /// How requests wait for a pool that has as many in flight as it bears: in turn by tenant, weighted by plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -363,11 +304,15 @@ pub struct Ejection {
     /// Milliseconds of the first ejection; each further one in a row doubles it, up to 5 minutes.
     pub base_ms: u64,
     /// At most this share of a pool is out at once, in percent; one backend always stays.
+    #[serde(alias = "max_ejected_percent")]
     pub max_percent: u8,
+    /// When fewer than this share of a pool's active backends are well, in percent, all of them are asked, as if none
+    /// were unhealthy or ejected: better some errors than the whole load on what is left. 0: never.
+    pub panic_percent: u8,
 }
 impl Default for Ejection {
     fn default() -> Self {
-        Self { consecutive_failures: 3, base_ms: 5_000, max_percent: 50 }
+        Self { consecutive_failures: 3, base_ms: 5_000, max_percent: 50, panic_percent: 0 }
     }
 }
 
@@ -377,16 +322,30 @@ impl Default for Ejection {
 pub struct PoolTimeouts {
     /// To connect.
     pub connect_ms: u64,
-    /// From the request sent to the answer's head, and between two pieces of its body.
+    /// From the request sent to the answer's head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte_ms: Option<u64>,
+    /// Between two pieces of an answer's body; from the request sent to the head when `first_byte_ms` is not given.
     pub read_ms: u64,
     /// For one piece of the request to be taken.
     pub write_ms: u64,
     /// A connection without a request is kept this long.
     pub idle_ms: u64,
+    /// From the request's head to the last byte of the answer, retries included; absent: as long as it takes. A switched
+    /// protocol such as a WebSocket has no end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_ms: Option<u64>,
 }
 impl Default for PoolTimeouts {
     fn default() -> Self {
-        Self { connect_ms: 3_000, read_ms: 30_000, write_ms: 30_000, idle_ms: 60_000 }
+        Self {
+            connect_ms: 3_000,
+            first_byte_ms: None,
+            read_ms: 30_000,
+            write_ms: 30_000,
+            idle_ms: 60_000,
+            total_ms: None,
+        }
     }
 }
 
@@ -398,10 +357,17 @@ pub struct Retry {
     pub attempts: u8,
     /// Retries may be at most this share of requests, in percent; ten a second are always allowed.
     pub budget_percent: u8,
+    /// Bytes of a request's body that are held so that it can be sent again; a request that sent more is not repeated.
+    pub buffer_bytes: u32,
+}
+
+impl Retry {
+    /// The most bytes that are held of one body: 64 KiB.
+    pub const MOST_BUFFER: u32 = 64 * 1024;
 }
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 1, budget_percent: 10 }
+        Self { attempts: 1, budget_percent: 10, buffer_bytes: Self::MOST_BUFFER }
     }
 }
 
@@ -411,7 +377,7 @@ mod tests {
 
     #[test]
     fn an_address_reads_back_as_written() {
-        for text in ["http://127.0.0.1:9001", "h2c://[::1]:80", "unix:/run/app.sock"] {
+        for text in ["http://127.0.0.1:9001", "https://10.0.0.1:443", "h2c://[::1]:80", "unix:/run/app.sock"] {
             assert_eq!(text.parse::<BackendAddress>().map(|a| a.to_string()), Ok(text.to_owned()));
         }
         assert_eq!(
@@ -421,23 +387,11 @@ mod tests {
     }
 
     #[test]
-    fn a_check_reads_back_as_written_and_one_without_a_kind_asks_for_a_path() {
-        for check in [HealthCheck::default(), HealthCheck::connects()] {
-            let json = serde_json::to_value(&check).unwrap();
-            assert_eq!(serde_json::from_value::<HealthCheck>(json).unwrap(), check);
-        }
-        // As pools of the first release are stored.
-        let old = r#"{"path":"/up","interval_ms":500,"timeout_ms":250,"healthy_after":1,"unhealthy_after":3,"expect":[200,204]}"#;
-        let read: HealthCheck = serde_json::from_str(old).unwrap();
-        assert_eq!(read.probe, Probe::Http { path: "/up".to_owned(), expect: (200, 204) });
-        assert!(serde_json::to_value(HealthCheck::connects()).unwrap().get("path").is_none());
-    }
-
-    #[test]
     fn an_address_that_would_need_a_resolver_or_a_guess_is_refused() {
         for text in [
             "127.0.0.1:9001",
             "http://app.internal:80",
+            "https://app.internal:443",
             "http://127.0.0.1",
             "http://127.0.0.1:0",
             "unix:run/app.sock",

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -253,6 +254,17 @@ impl Keeper {
         }
     }
 
+    /// The key for signing something (HMAC-SHA-256) that every process with the key-encryption key that seals makes alike
+    /// and nobody else can: for what need not outlive that key, such as cookies.
+    pub fn derive(&self, purpose: &str, subject: &str) -> hmac::Key {
+        let keks = self.keks();
+        let kek = keks.iter().find(|kek| kek.role == Role::Current).expect("a keeper always has a key that seals");
+        let mut label = b"derived/".to_vec();
+        label.extend(aad(purpose, subject));
+        let root = hmac::Key::new(hmac::HMAC_SHA256, kek.bytes.as_slice());
+        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, &label).as_ref())
+    }
+
     /// The same sealed key under the key-encryption key that seals now; `None` when it is already. Only the data key is
     /// wrapped anew, the private key is not opened.
     ///
@@ -337,6 +349,18 @@ mod tests {
         assert!(keeper.open_key("tls", "abd", &sealed).is_err());
         assert!(keeper.open_key("jwt", "abc", &sealed).is_err());
         assert!(Keeper::new(&[8; 32]).open_key("tls", "abc", &sealed).is_err());
+    }
+
+    #[test]
+    fn derived_keys_are_alike_everywhere_and_differ_by_purpose_subject_and_keeper() {
+        let signed = |kek: u8, purpose: &str, subject: &str| {
+            hmac::sign(&Keeper::new(&[kek; 32]).derive(purpose, subject), b"x").as_ref().to_vec()
+        };
+        assert_eq!(signed(7, "cookie", "a"), signed(7, "cookie", "a"));
+        for (kek, purpose, subject) in [(8, "cookie", "a"), (7, "cookies", "a"), (7, "cookie", "b"), (7, "cooki", "ea")]
+        {
+            assert_ne!(signed(7, "cookie", "a"), signed(kek, purpose, subject));
+        }
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl ContextKeys {
         Self { keeper, times }
     }
 
+    /// What seals keys.
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
     /// What backends are told about keeping the JWKS.
     pub(crate) fn cache_control(&self) -> String {
         format!("public, max-age={}", self.times.max_age_ms / 1_000)

@@ -10,6 +10,7 @@ use super::write::WriteRequest;
 use super::{Answer, Api, ListAnswer, object};
 use crate::operation::Refusal;
 use crate::operation::backends::{self, BackendPatch, BackendView};
+use crate::operation::client_certificate::{self, ClientCertificateInput};
 use crate::operation::json;
 use crate::operation::permission::Operator;
 use crate::operation::pools::{BackendInput, PoolInput, PoolView};
@@ -153,5 +154,33 @@ async fn put_into(api: &Api, (pool, id): &(String, String), request: WriteReques
     let (pool, id) = (key::<Pool>(pool)?, backend(id)?);
     let (mut writing, _) = request.begin(api).await?;
     let done = backends::set_state(&mut writing.work, &pool, id, state).await?;
+    writing.finish(done).await
+}
+
+/// Sets what a pool shows to backends that ask who we are. The key is sealed, and never shown again.
+#[utoipa::path(put, path = "/api/v1/pools/{pool}/client-certificate", tag = "pools",
+    request_body = ClientCertificateInput, params(("pool" = String, Path)), responses((status = 200, body = PoolView)))]
+pub(super) async fn put_client_certificate(
+    State(api): State<Api>,
+    Path(pool): Path<String>,
+    request: WriteRequest,
+) -> Answer {
+    let pool = key::<Pool>(&pool)?;
+    let (mut writing, body) = request.begin(&api).await?;
+    let done = client_certificate::put(&mut writing.work, api.context_keys.keeper(), &pool, &body).await?;
+    writing.finish(done).await
+}
+
+/// Shows nothing to backends any more.
+#[utoipa::path(delete, path = "/api/v1/pools/{pool}/client-certificate", tag = "pools", params(("pool" = String, Path)),
+    responses((status = 200, body = PoolView), (status = 404)))]
+pub(super) async fn remove_client_certificate(
+    State(api): State<Api>,
+    Path(pool): Path<String>,
+    request: WriteRequest,
+) -> Answer {
+    let pool = key::<Pool>(&pool)?;
+    let (mut writing, _) = request.begin(&api).await?;
+    let done = client_certificate::delete(&mut writing.work, &pool).await?;
     writing.finish(done).await
 }

@@ -56,6 +56,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(pools::get_backend, pools::patch_backend, pools::remove_backend))
         .routes(routes!(pools::drain))
         .routes(routes!(pools::undrain))
+        .routes(routes!(pools::put_client_certificate, pools::remove_client_certificate))
         .routes(routes!(route_handlers::list, route_handlers::create))
         .routes(routes!(route_handlers::get, route_handlers::replace, route_handlers::patch, route_handlers::delete))
         .routes(routes!(token_issuers::list, token_issuers::create))

@@ -6,6 +6,7 @@
 pub(crate) mod acme;
 pub(crate) mod backends;
 pub(crate) mod certificates;
+pub(crate) mod client_certificate;
 pub(crate) mod context_keys;
 pub(crate) mod document;
 pub(crate) mod domains;

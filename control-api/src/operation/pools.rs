@@ -8,12 +8,13 @@ use utoipa::ToSchema;
 
 use schoolgate_config::model::{
     Backend, BackendAddress, BackendId, BackendState, Balance, Ejection, HealthCheck, HealthCheckForm, Pool, PoolId,
-    PoolKind, PoolTimeouts, ProbeKind, QueueRules, Retry, Weight,
+    PoolKind, PoolTimeouts, ProbeKind, QueueRules, Retry, ShardSize, StickyCookie, UpstreamTls, Weight,
 };
 use schoolgate_config::table::RoutingTable;
 use schoolgate_store::Stored;
 
 use super::Stamp;
+use super::client_certificate::ClientCertificateView;
 use super::document::{Errors, Place, readable};
 use super::edit::{Preset, Resource};
 use super::permission::Subject;
@@ -32,6 +33,14 @@ pub(crate) struct PoolInput {
     /// How one is chosen.
     #[serde(default)]
     balance: Balance,
+    /// The cookie of `sticky`.
+    #[serde(default)]
+    sticky: StickyCookie,
+    /// Each tenant uses so many of the backends; `null`: all of them.
+    shard_size: Option<ShardSize>,
+    /// Seconds in which the share of a backend that is new, or well again, grows to its weight; 0: at once.
+    #[serde(default)]
+    slow_start_s: u32,
     /// Active checks; `null` means none. A new pool that says nothing gets checks that connect.
     health_check: Option<HealthCheckForm>,
     /// When real failures take a backend out.
@@ -48,18 +57,25 @@ pub(crate) struct PoolInput {
     /// How requests wait when there are as many.
     #[serde(default)]
     queue: QueueRules,
+    /// How `https://` backends are spoken to. A client certificate is set at `pools/{id}/client-certificate`.
+    #[serde(default)]
+    upstream_tls: UpstreamTls,
 }
 readable!(PoolInput {
     id,
     kind = PoolKind::default(),
     backends = Vec::new(),
     balance = Balance::default(),
+    sticky = StickyCookie::default(),
+    shard_size,
+    slow_start_s = 0,
     health_check,
     ejection = Ejection::default(),
     timeouts = PoolTimeouts::default(),
     retry = Retry::default(),
     max_in_flight,
     queue = QueueRules::default(),
+    upstream_tls = UpstreamTls::default(),
 });
 
 /// What of a backend an operator sets.
@@ -106,8 +122,18 @@ impl BackendInput {
 pub(crate) struct PoolView {
     #[serde(flatten)]
     pool: Pool,
+    /// What is shown to backends that ask who we are; set at `pools/{id}/client-certificate`.
+    client_certificate: Option<ClientCertificateView>,
     #[serde(flatten)]
     stamp: Stamp,
+}
+
+impl PoolView {
+    fn of(stored: &Stored<Pool>) -> Self {
+        let mut pool = stored.value.clone();
+        let client_certificate = pool.client_certificate.take().map(|set| ClientCertificateView::of(&set));
+        Self { pool, client_certificate, stamp: Stamp::of(stored) }
+    }
 }
 
 impl Resource for Pool {
@@ -115,7 +141,7 @@ impl Resource for Pool {
     const SUBJECT: Subject = Subject::Pools;
     const COLLECTION: &'static str = "pools";
     const KEY: &'static str = "id";
-    const READ_ONLY: &'static [&'static str] = &["version", "created_at", "updated_at"];
+    const READ_ONLY: &'static [&'static str] = &["client_certificate", "version", "created_at", "updated_at"];
 
     fn assemble(input: PoolInput, before: Option<&Self>, _: &RoutingTable, errors: &mut Errors) -> Self {
         if before.is_some_and(|pool| pool.id != input.id) {
@@ -123,6 +149,7 @@ impl Resource for Pool {
         }
         check_ranges(&input, errors);
         check_probe(&input, before, errors);
+        check_authorities(&input, errors);
         let known = before.map_or(&[][..], |pool| &pool.backends);
         let mut addresses = HashSet::new();
         let mut backends = Vec::with_capacity(input.backends.len());
@@ -138,17 +165,32 @@ impl Resource for Pool {
             kind: input.kind,
             backends,
             balance: input.balance,
+            sticky: input.sticky,
+            shard_size: input.shard_size,
+            slow_start_s: input.slow_start_s,
             health_check: input.health_check.map(HealthCheck::from),
             ejection: input.ejection,
             timeouts: input.timeouts,
             retry: input.retry,
             max_in_flight: input.max_in_flight,
             queue: input.queue,
+            upstream_tls: input.upstream_tls,
+            client_certificate: before.and_then(|pool| pool.client_certificate.clone()),
         }
     }
 
+    fn document(&self) -> Value {
+        let mut pool = self.clone();
+        let certificate = pool.client_certificate.take();
+        let mut document = super::json(&pool);
+        if let Some(set) = certificate {
+            document["client_certificate"] = super::json(&ClientCertificateView::of(&set));
+        }
+        document
+    }
+
     fn view(stored: &Stored<Self>, _: &RoutingTable) -> Value {
-        let mut view = super::json(&PoolView { pool: stored.value.clone(), stamp: Stamp::of(stored) });
+        let mut view = super::json(&PoolView::of(stored));
         if stored.value.health_check.is_none() {
             // Said, because a document that says nothing gets the default.
             view["health_check"] = Value::Null;
@@ -171,6 +213,7 @@ fn check_ranges(input: &PoolInput, errors: &mut Errors) {
             errors.add_at(&format!("/queue/priority_paths/{i}"), "invalid", "expected a path such as /login");
         }
     }
+    // An hour of slow start is a canary; that is what routes are for.
     let mut within = |pointer: &str, found: u64, least: u64, most: u64| {
         if !(least..=most).contains(&found) {
             errors.add_at(pointer, "out_of_range", format!("expected {least} to {most}"));
@@ -184,6 +227,13 @@ fn check_ranges(input: &PoolInput, errors: &mut Errors) {
     ] {
         within(&format!("/timeouts/{field}"), ms, 1, HOUR_MS);
     }
+    for (field, ms) in [("first_byte_ms", input.timeouts.first_byte_ms), ("total_ms", input.timeouts.total_ms)] {
+        within(&format!("/timeouts/{field}"), ms.unwrap_or(1), 1, HOUR_MS);
+    }
+    within("/slow_start_s", input.slow_start_s.into(), 0, 3_600);
+    within("/sticky/max_age_s", input.sticky.max_age_s.into(), 0, StickyCookie::MOST_S.into());
+    within("/retry/buffer_bytes", input.retry.buffer_bytes.into(), 0, Retry::MOST_BUFFER.into());
+    within("/ejection/panic_percent", input.ejection.panic_percent.into(), 0, 100);
     within("/retry/attempts", input.retry.attempts.into(), 0, 3);
     within("/retry/budget_percent", input.retry.budget_percent.into(), 0, 100);
     within("/ejection/max_percent", input.ejection.max_percent.into(), 0, 100);
@@ -210,14 +260,40 @@ fn check_ranges(input: &PoolInput, errors: &mut Errors) {
     }
 }
 
-/// A check that connects has nothing to ask for. What a patch to that kind leaves standing of before is no mistake.
+/// A field of a check that belongs to another kind is a mistake. What a patch to that kind leaves standing of before is
+/// none.
 fn check_probe(input: &PoolInput, before: Option<&Pool>, errors: &mut Errors) {
-    let Some(check) = input.health_check.as_ref().filter(|check| check.kind == ProbeKind::Tcp) else { return };
+    let Some(check) = &input.health_check else { return };
     let left = before.and_then(|pool| pool.health_check.clone()).map(HealthCheckForm::from).unwrap_or_default();
-    let path = check.path.is_some() && check.path != left.path;
-    let expect = check.expect.is_some() && check.expect != left.expect;
-    for field in [path.then_some("path"), expect.then_some("expect")].into_iter().flatten() {
-        let message = "a check of kind tcp connects and asks for nothing: leave this out, or use kind http";
-        errors.add_at(&format!("/health_check/{field}"), "invalid", message);
+    let asks = check.kind == ProbeKind::Http;
+    let grpc = check.kind == ProbeKind::Grpc;
+    let fields = [
+        ("path", !asks && check.path.is_some() && check.path != left.path, "http"),
+        ("expect", !asks && check.expect.is_some() && check.expect != left.expect, "http"),
+        ("expect_body", !asks && check.expect_body.is_some() && check.expect_body != left.expect_body, "http"),
+        ("service", !grpc && check.service.is_some() && check.service != left.service, "grpc"),
+    ];
+    for (field, wrong, kind) in fields {
+        if wrong {
+            let message = format!("this is of checks of kind {kind}: leave it out, or use kind {kind}");
+            errors.add_at(&format!("/health_check/{field}"), "invalid", message);
+        }
+    }
+    for (field, text) in [("expect_body", &check.expect_body), ("service", &check.service)] {
+        if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > 256) {
+            errors.add_at(&format!("/health_check/{field}"), "invalid", "expected 1 to 256 bytes");
+        }
+    }
+}
+
+/// What is trusted must be certificates of authorities, and read as such.
+fn check_authorities(input: &PoolInput, errors: &mut Errors) {
+    let Some(ca) = &input.upstream_tls.ca else { return };
+    let mut roots = rustls::RootCertStore::empty();
+    for (n, der) in ca.der().iter().enumerate() {
+        if let Err(error) = roots.add(der.as_slice().into()) {
+            let message = format!("certificate {} cannot be trusted as an authority: {error}", n + 1);
+            errors.add_at("/upstream_tls/ca", "invalid", message);
+        }
     }
 }

@@ -1,27 +1,24 @@
-//! Active checks: one task asks every backend of every pool in turn.
+//! Active checks: one task asks every backend of every pool in turn, and tells what became of them.
 //!
 //! The task reads the current table on every round, so a new pool is checked within 100 ms and a removed one no
-//! more. A check uses a connection of its own: it must find out what a new request would meet.
+//! more. What a check asks is in [`super::probe`].
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::{Method, Request};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
-use schoolgate_config::model::{BackendAddress, BackendId, BackendState, HealthCheck, Probe};
+use schoolgate_config::feed::BackendChange;
+use schoolgate_config::model::{BackendId, BackendState, HealthCheck};
 use schoolgate_config::table::RoutingTable;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use schoolgate_config::time::{Clock, SystemClock};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
+use super::changes::BackendChanges;
 use super::pool::LiveBackend;
+use super::probe::{Way, probe};
 use crate::live::NodeLive;
 
 /// How often the task looks which checks are due: 100 ms, a tenth of the default interval.
@@ -34,25 +31,32 @@ const AT_ONCE: usize = 64;
 type Table = Arc<ArcSwap<RoutingTable<NodeLive>>>;
 
 /// A check that is due.
-type Due = (Arc<LiveBackend>, HealthCheck);
+struct Due {
+    backend: Arc<LiveBackend>,
+    rule: HealthCheck,
+    way: Way,
+}
 
-/// Checks the backends of the current table until the future is dropped.
-pub async fn run(table: Table) {
+/// Checks the backends of the current table, and tells changes of their condition, until the future is dropped.
+pub async fn run(table: Table, changes: Arc<BackendChanges>) {
     let mut due_at: HashMap<BackendId, Instant> = HashMap::new();
     let mut waiting: VecDeque<Due> = VecDeque::new();
     let mut running: JoinSet<()> = JoinSet::new();
-    let mut rounds = tokio::time::interval(ROUND);
-    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut rounds = interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = interval(ROUND);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             // What was due has begun before more is looked for: each backend has its turn, however many there are.
             _ = rounds.tick(), if waiting.is_empty() => find_due(&table.load(), &mut due_at, &mut waiting),
+            _ = looks.tick() => tell_changes(&table.load(), &changes, SystemClock.unix_ms()),
             Some(_) = running.join_next(), if !running.is_empty() => {}
         }
         while running.len() < AT_ONCE
-            && let Some((backend, rule)) = waiting.pop_front()
+            && let Some(due) = waiting.pop_front()
         {
-            running.spawn(async move { check_and_note(&backend, &rule).await });
+            running.spawn(async move { check_and_note(&due.backend, &due.rule, &due.way).await });
         }
     }
 }
@@ -75,7 +79,8 @@ fn find_due(table: &RoutingTable<NodeLive>, due_at: &mut HashMap<BackendId, Inst
             }
             // No two checks of one backend at once: the next is due after this one's time is over.
             *at = now + interval.max(Duration::from_millis(rule.timeout_ms)).mul_f64(fastrand::f64().mul_add(0.2, 0.9));
-            waiting.push_back((member.backend.clone(), rule.clone()));
+            let way = Way::to(&member.backend.address, &entry.live);
+            waiting.push_back(Due { backend: member.backend.clone(), rule: rule.clone(), way });
         }
     }
     if due_at.len() > present * 2 + 64 {
@@ -84,19 +89,32 @@ fn find_due(table: &RoutingTable<NodeLive>, due_at: &mut HashMap<BackendId, Inst
     }
 }
 
-async fn check_and_note(backend: &Arc<LiveBackend>, rule: &HealthCheck) {
+/// Tells every backend whose condition is not what it was when it was last looked at, whatever the reason: a check, an
+/// ejection or its end, an operator.
+fn tell_changes(table: &RoutingTable<NodeLive>, changes: &BackendChanges, now_ms: i64) {
+    for entry in table.pools() {
+        for member in entry.live.members() {
+            let condition = member.condition(now_ms);
+            let Some(before) = member.backend.told(condition) else { continue };
+            let LiveBackend { pool, id, address, .. } = &*member.backend;
+            changes.add(BackendChange {
+                at_ms: now_ms,
+                pool: pool.to_string(),
+                backend: id.to_string(),
+                address: address.to_string(),
+                from: before.as_str().to_owned(),
+                to: condition.as_str().to_owned(),
+                reason: member.backend.reason(),
+            });
+        }
+    }
+}
+
+async fn check_and_note(backend: &Arc<LiveBackend>, rule: &HealthCheck, way: &Way) {
     let limit = Duration::from_millis(rule.timeout_ms);
-    let outcome = match &rule.probe {
-        Probe::Http { path, expect: (first, last) } => match timeout(limit, status_of(&backend.address, path)).await {
-            Ok(Ok(status)) if (*first..=*last).contains(&status) => Ok(()),
-            Ok(Ok(status)) => Err(format!("GET {path} answered {status}")),
-            Ok(Err(why)) => Err(why),
-            Err(_) => Err(format!("GET {path} had no answer within {} ms", rule.timeout_ms)),
-        },
-        Probe::Tcp => match timeout(limit, connect(&backend.address)).await {
-            Ok(connected) => connected,
-            Err(_) => Err(format!("no connection within {} ms", rule.timeout_ms)),
-        },
+    let outcome = match timeout(limit, probe(way, &rule.probe)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(format!("no answer within {} ms", rule.timeout_ms)),
     };
     if backend.checked(&outcome, rule.healthy_after, rule.unhealthy_after) {
         match outcome {
@@ -108,168 +126,40 @@ async fn check_and_note(backend: &Arc<LiveBackend>, rule: &HealthCheck) {
     }
 }
 
-fn no_connection(error: std::io::Error) -> String {
-    format!("no connection: {error}")
-}
-
-/// Connects, and hangs up.
-async fn connect(address: &BackendAddress) -> Result<(), String> {
-    match address {
-        BackendAddress::Http(addr) | BackendAddress::H2c(addr) => {
-            TcpStream::connect(addr).await.map(drop).map_err(no_connection)
-        }
-        BackendAddress::Unix(socket) => UnixStream::connect(socket).await.map(drop).map_err(no_connection),
-    }
-}
-
-/// Asks for `path` and reads the whole answer.
-async fn status_of(address: &BackendAddress, path: &str) -> Result<u16, String> {
-    match address {
-        BackendAddress::Http(addr) => {
-            let stream = TcpStream::connect(addr).await.map_err(no_connection)?;
-            ask_h1(stream, &addr.to_string(), path).await
-        }
-        BackendAddress::Unix(socket) => {
-            let stream = UnixStream::connect(socket).await.map_err(no_connection)?;
-            ask_h1(stream, "localhost", path).await
-        }
-        BackendAddress::H2c(addr) => {
-            let stream = TcpStream::connect(addr).await.map_err(no_connection)?;
-            ask_h2(stream, &addr.to_string(), path).await.map_err(|e| format!("no answer: {e}"))
-        }
-    }
-}
-
-async fn ask_h1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
-    host: &str,
-    path: &str,
-) -> Result<u16, String> {
-    let no_answer = |e: hyper::Error| format!("no answer: {e}");
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(no_answer)?;
-    let request = Request::builder()
-        .method(Method::GET)
-        .uri(path)
-        .header("host", host)
-        .header("user-agent", "schoolgate-health")
-        .body(Empty::<Bytes>::new())
-        .map_err(|e| format!("the check is no request: {e}"))?;
-    let asking = async {
-        let mut answer = sender.send_request(request).await?;
-        while let Some(frame) = answer.body_mut().frame().await {
-            frame?;
-        }
-        Ok(answer.status().as_u16())
-    };
-    let mut asking = pin!(asking);
-    tokio::select! {
-        answer = &mut asking => return answer.map_err(no_answer),
-        // With the answer, or with trouble that the answer then tells of.
-        _ = connection => {}
-    }
-    asking.await.map_err(no_answer)
-}
-
-async fn ask_h2(stream: TcpStream, host: &str, path: &str) -> Result<u16, h2::Error> {
-    let (mut client, connection) = h2::client::handshake(stream).await?;
-    let uri = format!("http://{host}{path}");
-    let asking = async {
-        let request = Request::builder().uri(uri).body(()).map_err(|_| h2::Error::from(h2::Reason::INTERNAL_ERROR))?;
-        let (answer, _) = client.send_request(request, true)?;
-        let mut answer = answer.await?;
-        while let Some(piece) = answer.body_mut().data().await {
-            let length = piece?.len();
-            answer.body_mut().flow_control().release_capacity(length)?;
-        }
-        Ok(answer.status().as_u16())
-    };
-    let mut asking = pin!(asking);
-    tokio::select! {
-        answer = &mut asking => return answer,
-        _ = connection => {}
-    }
-    asking.await
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use std::sync::atomic::Ordering;
+
+    use schoolgate_config::model::{Plan, Pool, Revision};
+    use schoolgate_config::snapshot::{Object, Snapshot};
 
     use super::super::pool::tests::pool;
-    use super::super::{LivePool, Member};
     use super::*;
 
-    async fn origin(answer: &'static [u8]) -> BackendAddress {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut head = [0; 1024];
-                let _ = stream.read(&mut head).await;
-                let _ = stream.write_all(answer).await;
-            }
-        });
-        BackendAddress::Http(address)
+    fn table(pool: Pool) -> RoutingTable<NodeLive> {
+        let mut objects: Vec<Object> = Plan::catalogue().into_iter().map(Object::from).collect();
+        objects.push(pool.into());
+        let snapshot = Snapshot { revision: Revision(1), objects };
+        RoutingTable::from_snapshot(&snapshot, &NodeLive::default(), None).expect("holds together")
     }
 
-    async fn checked(address: BackendAddress) -> Option<String> {
-        checked_by(HealthCheck { timeout_ms: 2_000, ..HealthCheck::default() }, address).await
-    }
-
-    async fn checked_by(rule: HealthCheck, address: BackendAddress) -> Option<String> {
-        let mut pool = pool(&[1]);
-        pool.backends[0].address = address;
-        let live = LivePool::new(&pool, 1);
-        let Member { backend, .. } = &live.members()[0];
-        check_and_note(backend, &rule).await;
-        assert_eq!(backend.is_unhealthy(), backend.reason().is_some());
-        backend.reason()
-    }
-
-    #[tokio::test]
-    async fn an_expected_status_is_healthy_and_any_other_is_not() {
-        let good = origin(b"HTTP/1.1 204 No Content\r\n\r\n").await;
-        assert_eq!(checked(good).await, None);
-        let bad = origin(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(checked(bad).await.as_deref(), Some("GET /healthz answered 503"));
-    }
-
-    #[tokio::test]
-    async fn what_does_not_answer_is_unhealthy_and_says_why() {
-        let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-        assert!(checked(BackendAddress::Http(nobody)).await.is_some_and(|why| why.starts_with("no connection: ")));
-        let mute = origin(b"").await;
-        assert!(checked(mute).await.is_some_and(|why| why.starts_with("no answer")));
-    }
-
-    #[tokio::test]
-    async fn who_listens_is_healthy_to_a_check_that_connects_whatever_it_says() {
-        let rule = || HealthCheck { unhealthy_after: 1, ..HealthCheck::connects() };
-        assert_eq!(checked_by(rule(), origin(b"").await).await, None);
-        let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-        let why = checked_by(rule(), BackendAddress::H2c(nobody)).await;
-        assert!(why.is_some_and(|why| why.starts_with("no connection: ")));
-        let dir = tempfile::tempdir().expect("a directory");
-        let socket = dir.path().join("app.sock");
-        let _listens = tokio::net::UnixListener::bind(&socket).expect("a socket");
-        assert_eq!(checked_by(rule(), BackendAddress::Unix(socket)).await, None);
-        assert!(checked_by(rule(), BackendAddress::Unix(dir.path().join("none"))).await.is_some());
-    }
-
-    #[tokio::test]
-    async fn a_backend_that_speaks_http_2_is_asked_in_it() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.expect("a connection");
-            let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
-            while let Some(Ok((_, mut respond))) = connection.accept().await {
-                let answer = http::Response::builder().status(200).body(()).expect("an answer");
-                respond.send_response(answer, true).expect("sent");
-            }
-        });
-        assert_eq!(checked(BackendAddress::H2c(address)).await, None);
+    #[test]
+    fn every_change_of_a_backend_is_told_once_with_its_reason() {
+        let table = table(pool(&[1, 1]));
+        let entry = table.pools().next().expect("a pool");
+        let backend = entry.live.members()[0].backend.clone();
+        let changes = BackendChanges::default();
+        let look = |now_ms: i64| {
+            tell_changes(&table, &changes, now_ms);
+            changes.latest().into_iter().map(|c| format!("{} {}->{}", c.at_ms, c.from, c.to)).collect::<Vec<_>>()
+        };
+        assert_eq!(look(1), [""; 0], "that all is well is no news");
+        backend.checked(&Err("refused".into()), 1, 1);
+        assert_eq!((look(2), look(3)), (vec!["2 up->unhealthy".to_owned()], vec!["2 up->unhealthy".to_owned()]));
+        assert_eq!(changes.latest()[0].reason.as_deref(), Some("refused"));
+        backend.checked(&Ok(()), 1, 1);
+        backend.ejected_until_ms.store(100, Ordering::Relaxed);
+        assert_eq!(look(4)[0], "4 unhealthy->ejected");
+        assert_eq!(look(100)[0], "100 ejected->up", "a rest that is over is told by the clock");
     }
 }

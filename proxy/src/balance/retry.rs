@@ -14,7 +14,7 @@ pub(crate) enum Failure {
     Stale,
     /// The connection broke before anything was answered; the backend may have begun to work.
     Broken,
-    /// The backend was too slow. Another attempt would take as long again, and the first may still be at work.
+    /// The backend was too slow: it hangs, or has too much to do. The budget keeps the second from growing.
     TimedOut,
     /// Anything else that another attempt would not mend: an answer that is not HTTP, a client that is gone.
     Final,
@@ -26,7 +26,7 @@ pub(crate) struct Attempt {
     pub(crate) failure: Failure,
     /// The method may be repeated without harm (RFC 9110 section 9.2.2).
     pub(crate) idempotent: bool,
-    /// What was read of the body is still held, up to 64 KiB.
+    /// What was read of the body is still held, up to the pool's `buffer_bytes`.
     pub(crate) replayable: bool,
     /// A part of an answer has gone to the client.
     pub(crate) answered: bool,
@@ -60,7 +60,7 @@ pub(crate) fn verdict(rule: &Retry, attempt: Attempt) -> Verdict {
     match attempt.failure {
         Failure::NotConnected if may_count => Verdict::Retry,
         Failure::Stale if attempt.idempotent && attempt.stale < MOST_STALE => Verdict::RetryStale,
-        Failure::Stale | Failure::Broken if attempt.idempotent && may_count => Verdict::Retry,
+        Failure::Stale | Failure::Broken | Failure::TimedOut if attempt.idempotent && may_count => Verdict::Retry,
         _ => Verdict::GiveUp,
     }
 }
@@ -130,7 +130,8 @@ mod tests {
         let rule = Retry::default();
         assert_eq!(verdict(&rule, attempt(Failure::Broken)), Verdict::Retry);
         assert_eq!(verdict(&rule, attempt(Failure::Stale)), Verdict::RetryStale);
-        for failure in [Failure::Broken, Failure::Stale] {
+        assert_eq!(verdict(&rule, attempt(Failure::TimedOut)), Verdict::Retry);
+        for failure in [Failure::Broken, Failure::Stale, Failure::TimedOut] {
             assert_eq!(verdict(&rule, Attempt { idempotent: false, ..attempt(failure) }), Verdict::GiveUp);
         }
     }
@@ -142,7 +143,6 @@ mod tests {
             assert_eq!(verdict(&rule, Attempt { answered: true, ..attempt(failure) }), Verdict::GiveUp);
             assert_eq!(verdict(&rule, Attempt { replayable: false, ..attempt(failure) }), Verdict::GiveUp);
         }
-        assert_eq!(verdict(&rule, attempt(Failure::TimedOut)), Verdict::GiveUp);
         assert_eq!(verdict(&rule, attempt(Failure::Final)), Verdict::GiveUp);
     }
 

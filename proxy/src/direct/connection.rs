@@ -113,7 +113,8 @@ impl Connection {
         let time = Duration::from_millis(timeouts.connect_ms);
         let connecting = async {
             match address {
-                BackendAddress::Http(address) | BackendAddress::H2c(address) => {
+                // The others are asked the other way; see [`super`].
+                BackendAddress::Http(address) | BackendAddress::Https(address) | BackendAddress::H2c(address) => {
                     let tcp = TcpStream::connect(address).await?;
                     tcp.set_nodelay(true)?;
                     Ok(Wire::Tcp(tcp))

@@ -143,6 +143,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::balance::Arrival;
 
     fn backend() -> Arc<LiveBackend> {
         let backend = Backend {
@@ -151,7 +152,7 @@ mod tests {
             weight: Weight::new(1).expect("a weight"),
             state: BackendState::Active,
         };
-        Arc::new(LiveBackend::new(&"shared".parse().expect("a name"), &backend))
+        Arc::new(LiveBackend::new(&"shared".parse().expect("a name"), &backend, Arrival::First))
     }
 
     struct Server(TcpListener);

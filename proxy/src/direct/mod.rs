@@ -165,7 +165,7 @@ impl Driver {
     async fn attempt(&self, session: &mut ServerSession, exchange: &mut Exchange) -> Result<(), Failed> {
         let gateway = &self.gateway;
         let next = gateway.guard(|| gateway.attempt(session, exchange)).and_then(|next| next).map_err(Failed::Fault)?;
-        if exchange.head.upgrade || matches!(next.backend.address, BackendAddress::H2c(_)) {
+        if exchange.head.upgrade || matches!(next.backend.address, BackendAddress::H2c(_) | BackendAddress::Https(_)) {
             return Err(Failed::NotOurs);
         }
         let key = Key::new(next.wants.group, &next.backend);

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Signing, SnapshotFeed};
+use crate::balance::changes::BackendChanges;
 use crate::limit::shared::Sharing;
 use crate::observe::{Counted, Observe};
 use crate::tls::Keyring;
@@ -139,6 +140,8 @@ pub struct NodeView<L: Counted> {
     pub standing: Arc<Standing>,
     /// How limits are shared.
     pub sharing: Arc<Sharing>,
+    /// What became of backends.
+    pub changes: Arc<BackendChanges>,
 }
 
 impl<L: Counted> NodeView<L> {
@@ -182,6 +185,7 @@ impl<L: Counted> NodeView<L> {
             cross_tenant_attempts: self.observe.reported_attempts(),
             quota_events: self.observe.quota_events(),
             limits: Some(self.sharing.report()),
+            backend_changes: self.changes.latest(),
         }
     }
 }
@@ -189,6 +193,7 @@ impl<L: Counted> NodeView<L> {
 /// Reports after every adoption and every few seconds, until told to stop.
 pub async fn run<L: Counted>(view: Arc<NodeView<L>>, feed: Arc<dyn SnapshotFeed>, stop: CancellationToken) {
     let mut news = view.standing.news.subscribe();
+    let mut changes = view.changes.subscribe();
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
@@ -197,8 +202,10 @@ pub async fn run<L: Counted>(view: Arc<NodeView<L>>, feed: Arc<dyn SnapshotFeed>
             () = stop.cancelled() => return,
             _ = period.tick() => {}
             changed = news.changed() => if changed.is_err() { return },
+            changed = changes.changed() => if changed.is_err() { return },
         }
         news.mark_unchanged();
+        changes.mark_unchanged();
         // So that a key that a rotation brings is known, and reported, before anything is sealed under it. A file that
         // cannot be read now leaves the keys as they are.
         if let Err(error) = view.keeper.refresh() {

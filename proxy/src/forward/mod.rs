@@ -8,3 +8,4 @@ pub(crate) mod response;
 pub(crate) mod security;
 mod trace;
 pub(crate) mod trailers;
+pub(crate) mod upstream_tls;

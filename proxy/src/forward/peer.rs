@@ -6,8 +6,10 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use schoolgate_config::model::{BackendAddress, PoolTimeouts};
 
+use super::upstream_tls::UpstreamTlsReady;
+
 /// Requests at once on one HTTP/2 connection to a backend: 100, what most servers allow.
-const H2C_STREAMS: usize = 100;
+const H2_STREAMS: usize = 100;
 
 /// How long a switched protocol may say nothing in either direction: 10 minutes. Browsers and libraries ping a
 /// WebSocket at least once a minute; what is silent for longer has lost its peer.
@@ -27,9 +29,22 @@ pub(crate) struct Wants {
 /// The way to a backend.
 ///
 /// # Errors
-/// A Unix path that no socket can have.
-pub(crate) fn peer(address: &BackendAddress, timeouts: &PoolTimeouts, wants: Wants) -> Result<Box<HttpPeer>> {
+/// A Unix path that no socket can have; TLS that could not be prepared.
+pub(crate) fn peer(
+    address: &BackendAddress,
+    timeouts: &PoolTimeouts,
+    wants: Wants,
+    tls: Option<&UpstreamTlsReady>,
+) -> Result<Box<HttpPeer>> {
     let mut peer = match address {
+        BackendAddress::Https(addr) => {
+            let mut peer = tls.ok_or_else(|| Error::new_in(ErrorType::InvalidCert))?.peer(*addr);
+            if wants.upgrade {
+                // A protocol is switched in HTTP/1.1 only.
+                peer.options.set_http_version(1, 1);
+            }
+            peer
+        }
         BackendAddress::Http(addr) | BackendAddress::H2c(addr) => HttpPeer::new(*addr, false, String::new()),
         BackendAddress::Unix(path) => {
             let path = path.to_str().ok_or_else(|| Error::new_in(ErrorType::SocketError))?;
@@ -44,10 +59,12 @@ pub(crate) fn peer(address: &BackendAddress, timeouts: &PoolTimeouts, wants: Wan
     options.read_timeout = Some(if wants.upgrade { wants.read.max(UPGRADED_IDLE) } else { wants.read });
     options.write_timeout = Some(Duration::from_millis(timeouts.write_ms));
     options.idle_timeout = Some(Duration::from_millis(timeouts.idle_ms));
-    if matches!(address, BackendAddress::H2c(_)) {
-        options.set_http_version(2, 2);
-        options.max_h2_streams = H2C_STREAMS;
+    match address {
+        BackendAddress::H2c(_) => options.set_http_version(2, 2),
+        BackendAddress::Https(_) => {}
+        BackendAddress::Http(_) | BackendAddress::Unix(_) => return Ok(Box::new(peer)),
     }
+    options.max_h2_streams = H2_STREAMS;
     Ok(Box::new(peer))
 }
 
@@ -60,7 +77,7 @@ mod tests {
     fn reuse(address: &str, group: u64) -> u64 {
         let wants = Wants { group, read: Duration::from_secs(1), upgrade: false };
         let address = address.parse().expect("an address");
-        peer(&address, &PoolTimeouts::default(), wants).expect("a peer").reuse_hash()
+        peer(&address, &PoolTimeouts::default(), wants, None).expect("a peer").reuse_hash()
     }
 
     #[test]
@@ -75,7 +92,7 @@ mod tests {
         for address in ["http://127.0.0.1:9001", "h2c://127.0.0.1:9001", "unix:/run/a.sock"] {
             let wants = Wants { group: 1, read: Duration::from_secs(7), upgrade: false };
             let address = address.parse().expect("an address");
-            let peer = peer(&address, &PoolTimeouts::default(), wants).expect("a peer");
+            let peer = peer(&address, &PoolTimeouts::default(), wants, None).expect("a peer");
             let options = &peer.options;
             assert_eq!(options.read_timeout, Some(Duration::from_secs(7)));
             for timeout in [

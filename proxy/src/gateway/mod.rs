@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::HOST;
+use http::header::{HOST, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Version};
 use ipnet::IpNet;
 use pingora_core::protocols::http::ServerSession;
@@ -30,7 +30,7 @@ use crate::admit::limits::{BodyMeter, LeastRate};
 use crate::admit::token::{Presented, TokenCache};
 use crate::answer::{self, Answer};
 use crate::balance::retry::{self, Attempt, Failure, Verdict};
-use crate::balance::{InFlight, LiveBackend, NoBackend};
+use crate::balance::{Choice, InFlight, LiveBackend, NoBackend, Trouble};
 use crate::exchange::{Exchange, Target};
 use crate::fault::Fault;
 use crate::feed::Signing;
@@ -277,9 +277,17 @@ impl Gateway {
 
     /// It goes to a backend, which is chosen.
     fn forward(&self, session: &mut ServerSession, exchange: &mut Exchange) -> Result<Admitted, Refused> {
+        self.read_cookie(session.req_header(), exchange);
         choose(exchange, exchange.began_ms).map_err(|NoBackend| Fault::NoBackend)?;
         self.set_deadlines(session, exchange);
         Ok(Admitted::Forward)
+    }
+
+    /// Which backend a cookie of ours leads to, where the pool has such.
+    fn read_cookie(&self, request: &RequestHeader, exchange: &mut Exchange) {
+        let (Some(target), Some(tenant)) = (&exchange.target, &exchange.tenant) else { return };
+        let Some(sticky) = &target.pool.live.sticky else { return };
+        exchange.attempts.sticky = sticky.read(&request.headers, tenant.tenant.id, exchange.began_ms.div_euclid(1_000));
     }
 
     /// Plain HTTP: a host we know is sent to TLS, any other is unknown here as there.
@@ -409,10 +417,11 @@ impl Gateway {
         limits::answered(status, exchange);
         if let (Some(target), Some(attempt)) = (&exchange.target, &exchange.attempts.current) {
             let (pool, backend) = (&target.pool, attempt.backend());
+            let Some(whose) = exchange.whose() else { return };
             if matches!(status.as_u16(), 502..=504) {
-                pool.live.failed(backend, &pool.pool.ejection, exchange.now_ms());
+                pool.live.failed(backend, whose, Trouble::Said, &pool.pool.ejection, exchange.now_ms());
             } else {
-                pool.live.succeeded(backend, || exchange.now_ms());
+                pool.live.succeeded(backend, whose, || exchange.now_ms());
             }
         }
     }
@@ -426,6 +435,9 @@ impl Gateway {
         exchange: &Exchange,
     ) {
         response::rewrite(headers, status, &exchange.request_id.header());
+        if let Some(cookie) = cookie(exchange) {
+            headers.append(SET_COOKIE, cookie);
+        }
         if let Some(tenant) = &exchange.tenant {
             tenant.live.security.set(headers, transport(session.req_header(), exchange));
         }
@@ -446,13 +458,18 @@ impl Gateway {
         let Some(target) = &exchange.target else { return false };
         let Some(backend) = exchange.attempts.current.as_ref().map(|a| a.backend().clone()) else { return false };
         let (live, rules) = (&target.pool.live, &target.pool.pool);
-        if matches!(failure, Failure::NotConnected | Failure::Broken | Failure::TimedOut) {
-            live.failed(&backend, &rules.ejection, now_ms);
+        match (failure, exchange.whose()) {
+            (Failure::NotConnected, _) => live.not_connected(&backend, &rules.ejection, now_ms),
+            (Failure::Broken | Failure::TimedOut, Some(whose)) => {
+                live.failed(&backend, whose, Trouble::Silent, &rules.ejection, now_ms);
+            }
+            _ => {}
         }
+        let held = exchange.body.bytes() <= u64::from(rules.retry.buffer_bytes);
         let attempt = Attempt {
             failure,
             idempotent: session.req_header().method.is_idempotent(),
-            replayable: !session.retry_buffer_truncated(),
+            replayable: held && !session.retry_buffer_truncated(),
             answered: session.response_written().is_some() || exchange.attempts.status.is_some(),
             retries: exchange.attempts.retries,
             stale: exchange.attempts.stale,
@@ -463,12 +480,11 @@ impl Gateway {
             Verdict::Retry => {
                 exchange.attempts.failed.push(backend.id);
                 // The failure is the better answer than "no backend" when there is no other.
-                let another = live.pick(rules.balance, &exchange.attempts.failed, now_ms, fastrand::u64(..)).is_ok();
-                if !another || !live.budget.spend(now_ms) {
+                if picked(exchange, now_ms).is_err() || !target.pool.live.budget.spend(now_ms) {
                     return false;
                 }
                 exchange.attempts.retries += 1;
-                self.0.observe.retried(&live.counters);
+                self.0.observe.retried(&target.pool.live.counters);
             }
         }
         backend.counters.failed();
@@ -508,14 +524,34 @@ fn wait(tenant: Option<&Arc<TenantEntry<NodeLive>>>, exchange: &mut Exchange) ->
     Refused { fault: Fault::Waiting, keep: false }
 }
 
+/// The cookie that leads back to the backend that answers, if the client has none or another.
+fn cookie(exchange: &Exchange) -> Option<HeaderValue> {
+    let (target, tenant) = (exchange.target.as_ref()?, exchange.tenant.as_ref()?);
+    let sticky = target.pool.live.sticky.as_ref()?;
+    let backend = exchange.attempts.current.as_ref()?.backend().id;
+    let new = exchange.attempts.sticky != Some(backend);
+    new.then(|| sticky.write(backend, tenant.tenant.id, exchange.began_ms.div_euclid(1_000))).flatten()
+}
+
 /// Chooses a backend for the next attempt, at `now_ms`.
 fn choose(exchange: &mut Exchange, now_ms: i64) -> Result<(), NoBackend> {
-    let target = exchange.target.as_ref().ok_or(NoBackend)?;
-    let pool = &target.pool;
-    let chosen = pool.live.pick(pool.pool.balance, &exchange.attempts.failed, now_ms, fastrand::u64(..))?;
-    exchange.attempts.current = Some(InFlight::take(chosen));
+    exchange.attempts.current = Some(InFlight::take(picked(exchange, now_ms)?));
     exchange.attempts.fresh = true;
     Ok(())
+}
+
+/// The backend that the next attempt would go to.
+fn picked(exchange: &Exchange, now_ms: i64) -> Result<&Arc<LiveBackend>, NoBackend> {
+    let (Some(target), Some(tenant)) = (&exchange.target, &exchange.tenant) else { return Err(NoBackend) };
+    let live = &target.pool.live;
+    live.pick(&Choice {
+        tenant: tenant.live.point,
+        sticky: exchange.attempts.sticky,
+        tried: &exchange.attempts.failed,
+        avoided: &tenant.live.circuits.avoided(live.number, &target.pool.pool.ejection, now_ms),
+        now_ms,
+        seed: fastrand::u64(..),
+    })
 }
 
 /// Connections are kept per tenant and pool. Both numbers are of this process and never used twice; 2^40 tenants and

@@ -73,7 +73,8 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         let attempt = self.guard(|| self.attempt(session, exchange)).and_then(|next| next);
         let peer = attempt.and_then(|next| {
-            peer::peer(&next.backend.address, &next.timeouts, next.wants).map_err(|_| Fault::Internal)
+            let tls = exchange.target.as_ref().and_then(|target| target.pool.live.tls.as_ref()?.as_ref().ok());
+            peer::peer(&next.backend.address, &next.timeouts, next.wants, tls).map_err(|_| Fault::Upstream)
         });
         peer.map_err(|fault| stop(exchange, fault))
     }

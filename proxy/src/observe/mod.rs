@@ -161,6 +161,9 @@ pub enum BackendCondition {
 }
 
 impl BackendCondition {
+    /// All there are.
+    pub const ALL: [Self; 5] = [Self::Up, Self::Unhealthy, Self::Ejected, Self::Draining, Self::Disabled];
+
     /// As in a [`schoolgate_config::feed::BackendReport`].
     pub const fn as_str(self) -> &'static str {
         match self {

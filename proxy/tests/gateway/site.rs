@@ -159,7 +159,7 @@ impl Given {
             observer: Arc::new(()),
         })
         .unwrap();
-        let checks = AbortOnDropHandle::new(tokio::spawn(health::run(table.clone())));
+        let checks = AbortOnDropHandle::new(tokio::spawn(health::run(table.clone(), Arc::default())));
         Site { edge, table, live, ca, keyring, authority, _checks: checks }
     }
 }

@@ -116,23 +116,13 @@ fn read(file: &Path) -> Option<Snapshot> {
 }
 
 fn pool(backend: SocketAddr) -> anyhow::Result<Pool> {
-    Ok(Pool {
-        id: "load".parse()?,
-        kind: Default::default(),
-        backends: vec![Backend {
-            id: BackendId::generate(),
-            address: format!("http://{backend}").parse()?,
-            weight: Default::default(),
-            state: Default::default(),
-        }],
-        balance: Default::default(),
-        health_check: None,
-        ejection: Default::default(),
-        timeouts: Default::default(),
-        retry: Default::default(),
-        max_in_flight: None,
-        queue: Default::default(),
-    })
+    let backend = Backend {
+        id: BackendId::generate(),
+        address: format!("http://{backend}").parse()?,
+        weight: Default::default(),
+        state: Default::default(),
+    };
+    Ok(Pool { backends: vec![backend], ..Pool::new("load".parse()?) })
 }
 
 /// Limits that are counted and never reached.

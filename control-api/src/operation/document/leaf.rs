@@ -10,9 +10,10 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use schoolgate_config::model::{
-    BackendAddress, BackendId, BackendState, Balance, Color, DomainName, FrameOptions, Isolation, IssuerId, Jwks,
-    KeyUrl, Lane, LimitMode, LimitName, PlanId, PoolId, PoolKind, PoolKindRule, ProbeKind, QuotaMode, ReferrerPolicy,
-    RequestClass, Slug, SubscriptionStatus, TenantId, TimeZone, Timestamp, TokenAlgorithm, Weight,
+    BackendAddress, BackendId, BackendState, Balance, CaBundle, Color, CookieName, DomainName, FrameOptions, Isolation,
+    IssuerId, Jwks, KeyUrl, Lane, LimitMode, LimitName, PlanId, PoolId, PoolKind, PoolKindRule, ProbeKind, QuotaMode,
+    ReferrerPolicy, RequestClass, SameSite, ServerName, ShardSize, Slug, SubscriptionStatus, TenantId, TimeZone,
+    Timestamp, TokenAlgorithm, Weight,
 };
 
 use super::{Errors, Place, Readable, kind_of};
@@ -194,6 +195,7 @@ macro_rules! parsed {
 }
 parsed!(Slug, PlanId, PoolId, TenantId, BackendId, DomainName, Color, BackendAddress, IssuerId, KeyUrl);
 parsed!(LimitName, TimeZone, Timestamp);
+parsed!(CaBundle, CookieName, ServerName);
 
 /// As the issuer publishes it; what is no public key of a kind that we take is told.
 impl Readable for Jwks {
@@ -230,6 +232,7 @@ chosen!(
     PoolKind,
     ProbeKind,
     Balance,
+    SameSite,
     BackendState,
     TokenAlgorithm,
     LimitMode,
@@ -244,6 +247,16 @@ impl Readable for Weight {
             errors.add(at, "out_of_range", "a weight is a number from 1 to 1000");
         }
         weight
+    }
+}
+
+impl Readable for ShardSize {
+    fn read(value: &Value, at: &Place, errors: &mut Errors) -> Option<Self> {
+        let size = value.as_u64().and_then(|n| u8::try_from(n).ok()).and_then(Self::new);
+        if size.is_none() {
+            errors.add(at, "out_of_range", "a shard is of 1 to 32 backends; leave it out for all");
+        }
+        size
     }
 }
 

@@ -2,7 +2,7 @@
 
 use schoolgate_config::model::{
     Ejection, HeaderMatch, HealthCheckForm, Limits, PoolTimeouts, ProbeKind, Profile, QueueRules, Quota, Redirect,
-    Retry, Rewrite, RouteAction, RouteMatch, Security, Subscription, Theme,
+    Retry, Rewrite, RouteAction, RouteMatch, Security, StickyCookie, Subscription, Theme, UpstreamTls,
 };
 
 use super::readable;
@@ -36,25 +36,40 @@ readable!(HealthCheckForm {
     healthy_after = Self::default().healthy_after,
     unhealthy_after = Self::default().unhealthy_after,
     expect,
+    expect_body,
+    service,
 });
 readable!(Ejection {
     consecutive_failures = Self::default().consecutive_failures,
     base_ms = Self::default().base_ms,
     max_percent = Self::default().max_percent,
+    panic_percent = Self::default().panic_percent,
 });
 readable!(PoolTimeouts {
     connect_ms = Self::default().connect_ms,
+    first_byte_ms,
     read_ms = Self::default().read_ms,
     write_ms = Self::default().write_ms,
     idle_ms = Self::default().idle_ms,
+    total_ms,
 });
-readable!(Retry { attempts = Self::default().attempts, budget_percent = Self::default().budget_percent });
 readable!(QueueRules {
     wait_ms = Self::default().wait_ms,
     length = Self::default().length,
     priority_in_flight = Self::default().priority_in_flight,
     priority_paths = Self::default().priority_paths,
 });
+readable!(Retry {
+    attempts = Self::default().attempts,
+    budget_percent = Self::default().budget_percent,
+    buffer_bytes = Self::default().buffer_bytes,
+});
+readable!(StickyCookie {
+    name = Self::default().name,
+    max_age_s = Self::default().max_age_s,
+    same_site = Self::default().same_site,
+});
+readable!(UpstreamTls { ca, sni });
 readable!(RouteMatch { path_prefix, path_exact, methods = Vec::new(), headers = Vec::new() });
 readable!(HeaderMatch { name, value });
 readable!(RouteAction {
