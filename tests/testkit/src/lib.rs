@@ -2,6 +2,7 @@
 //!
 //! * [`Site`]: the real binary in a directory of its own, as one process (`up`) or as two (`control` and `proxy`).
 //! * [`Origin`]: a backend that echoes, streams, waits, lies, refuses, dies and comes back.
+//! * [`OriginProcess`]: the same in a process of its own: killed, paused, started again.
 //! * [`Client`], [`TlsConn`]: the outside. Names resolve to the site whatever they are.
 //! * [`Link`]: a TCP path that delays, stalls, cuts and refuses.
 //! * [`Dns`]: a DNS of the test's own: zones that it edits, one server that knows them and resolvers that may lag or lie.
@@ -13,6 +14,7 @@
 //! What cannot go on panics and says what was missing: this crate is for tests only.
 
 mod api;
+mod authority;
 mod client;
 mod dns;
 mod eventually;
@@ -26,11 +28,12 @@ mod tls;
 mod token_signer;
 
 pub use api::{Api, ApiAnswer};
+pub use authority::{Authority, Identity};
 pub use client::{Client, ClientBuilder, Http};
 pub use dns::{Dns, Records, Trouble};
 pub use eventually::{eventually, until};
 pub use link::Link;
-pub use origin::{Answer, Mood, Origin, OriginBuilder, RequestHead};
+pub use origin::{Answer, Mood, Origin, OriginBuilder, OriginProcess, RequestHead};
 pub use pebble::{Pebble, PebbleBuilder};
 pub use process::{Process, StartError};
 pub use redis::Redis;

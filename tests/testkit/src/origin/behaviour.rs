@@ -17,7 +17,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, Mood, RequestHead, State, locked};
+use super::{Answer, Mood, RequestHead, State, locked, process};
+
+/// Bytes of a piece of `/flow`.
+const FLOW: usize = 64 * 1024;
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -54,6 +57,15 @@ pub(super) async fn respond(
         let status = if state.healthy.load(Ordering::Relaxed) { 200 } else { 503 };
         return Ok(plain(state, status, Bytes::new()));
     }
+    if let Some(told) = request.uri().path().strip_prefix(process::TELL) {
+        return Ok(match process::read_mood(told) {
+            Some(mood) => {
+                state.set_mood(mood);
+                plain(state, 204, Bytes::new())
+            }
+            None => plain(state, 400, Bytes::from_static(b"no such mood\n")),
+        });
+    }
     let in_flight = InFlight::enter(state);
     state.requests.fetch_add(1, Ordering::Relaxed);
     let head = head_of(&request, connection);
@@ -65,7 +77,9 @@ pub(super) async fn respond(
     match mood {
         Mood::Well | Mood::Hang => {}
         Mood::Failing(status) => return Ok(plain(state, status, Bytes::from_static(b"told to fail\n"))),
-        Mood::Close => return Err(Refusal::Close),
+        Mood::Slow(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+        // Connections that are made from now on get the rest.
+        Mood::Close | Mood::Reset | Mood::Garbage | Mood::Truncated | Mood::TwoLengths => return Err(Refusal::Close),
     }
     let prepared = locked(&state.answers).get(&head.path).cloned();
     if let Some(answer) = prepared {
@@ -80,6 +94,26 @@ pub(super) async fn respond(
         ["status", code] => plain(state, number(code), Bytes::new()),
         ["early", code] => plain(state, number(code), Bytes::from_static(b"early\n")),
         ["bytes", n] => plain(state, 200, Bytes::from(vec![b'x'; number(n)])),
+        ["flow", n] => {
+            let piece = Bytes::from(vec![b'x'; FLOW]);
+            let length: u64 = number(n);
+            let pieces = (0..length.div_ceil(FLOW as u64)).map(move |i| {
+                let left = length - i * FLOW as u64;
+                Ok(Frame::data(piece.slice(..usize::try_from(left).unwrap_or(FLOW).min(FLOW))))
+            });
+            with_length(
+                streamed(state, "application/octet-stream", BodyExt::boxed(StreamBody::new(stream::iter(pieces)))),
+                length,
+            )
+        }
+        ["sink"] => {
+            let mut body = request.into_body();
+            let mut bytes = 0;
+            while let Some(frame) = body.frame().await {
+                bytes += frame.map_err(|_| Refusal::Close)?.data_ref().map_or(0, Bytes::len);
+            }
+            plain(state, 200, Bytes::from(bytes.to_string()))
+        }
         ["stream", chunks, ms] => {
             let pieces = (0..number::<u64>(chunks)).map(|i| format!("chunk {i}\n")).map(Bytes::from);
             streamed(state, "text/plain", paced(pieces, number(ms), in_flight))

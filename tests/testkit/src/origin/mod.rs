@@ -8,6 +8,8 @@
 //! | `/delay/{ms}` | the echo, later |
 //! | `/status/{code}` | that status |
 //! | `/bytes/{n}` | `n` bytes with a length |
+//! | `/flow/{n}` | `n` bytes with a length, made as they are taken: for more than memory holds |
+//! | `/sink` | how many bytes the request body had, read and thrown away |
 //! | `/stream/{chunks}/{ms}` | as many lines `chunk 0`, `chunk 1`, …, so long apart, without a length |
 //! | `/sse/{events}/{ms}`, `/sse` | server-sent events `data: 0`, …; without numbers one per 50 ms, without end |
 //! | `/slow-body` | 1,000 bytes with a length, 100 per 100 ms |
@@ -20,6 +22,7 @@
 //! | anything else | the echo: a JSON object of [`RequestHead`] with `body_bytes`, `body_sha256` and `origin` |
 
 mod behaviour;
+mod process;
 mod server;
 
 use std::collections::{HashMap, VecDeque};
@@ -27,12 +30,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use process::OriginProcess;
+
 use http::StatusCode;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::Identity;
 
 /// Request heads kept. A test that needs older ones asks too late.
 const KEPT: usize = 1024;
@@ -49,6 +56,31 @@ pub enum Mood {
     Failing(u16),
     /// Closes the connection instead of answering.
     Close,
+    /// Answers so many milliseconds late.
+    Slow(u64),
+    /// Resets connections (RST) instead of answering.
+    Reset,
+    /// Answers something that is not HTTP.
+    Garbage,
+    /// Announces 1,000 bytes, sends ten and closes.
+    Truncated,
+    /// Answers with both a length and chunks, which contradict each other.
+    TwoLengths,
+}
+
+impl Mood {
+    /// What is answered on the bare connection, instead of by the paths.
+    fn raw(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Reset => Some(b""),
+            Self::Garbage => Some(b"\x16\x03\x01 this is no answer\r\n\r\n"),
+            Self::Truncated => Some(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nten bytes!"),
+            Self::TwoLengths => Some(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// A request as the origin saw it.
@@ -128,12 +160,15 @@ pub struct OriginBuilder {
     name: String,
     mood: Mood,
     healthy: bool,
+    listen: SocketAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// What requests read and tests change.
 #[derive(Debug)]
 struct State {
     name: String,
+    tls: Option<Arc<rustls::ServerConfig>>,
     mood: watch::Sender<Mood>,
     healthy: AtomicBool,
     requests: AtomicU64,
@@ -160,7 +195,13 @@ impl Origin {
 
     /// Settings first.
     pub fn builder() -> OriginBuilder {
-        OriginBuilder { name: "origin".to_owned(), mood: Mood::Well, healthy: true }
+        OriginBuilder {
+            name: "origin".to_owned(),
+            mood: Mood::Well,
+            healthy: true,
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            tls: None,
+        }
     }
 
     /// Where it listens.
@@ -171,6 +212,11 @@ impl Origin {
     /// `http://…`, as pools take it.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// `https://…`, as pools take it.
+    pub fn https_url(&self) -> String {
+        format!("https://{}", self.addr)
     }
 
     /// `h2c://…`, as pools take it.
@@ -233,7 +279,7 @@ impl Origin {
 
     /// From now on requests are treated so; requests that hang are let go.
     pub fn set_mood(&self, mood: Mood) {
-        self.state.mood.send_replace(mood);
+        self.state.set_mood(mood);
     }
 
     /// What `/healthz` answers: 200 or 503.
@@ -296,10 +342,29 @@ impl OriginBuilder {
         self
     }
 
+    /// Where it listens, instead of a free port.
+    #[must_use]
+    fn listen(mut self, addr: SocketAddr) -> Self {
+        self.listen = addr;
+        self
+    }
+
+    /// Speaks TLS with this identity, HTTP/2 and HTTP/1.1 by ALPN. With `clients`, only to those who show a certificate of
+    /// that authority (PEM).
+    ///
+    /// # Panics
+    /// When that is no PEM.
+    #[must_use]
+    pub fn tls(mut self, identity: &Identity, clients: Option<&str>) -> Self {
+        self.tls = Some(Arc::new(server_config(identity, clients)));
+        self
+    }
+
     /// Listens on a free port.
     pub async fn start(self) -> Origin {
         let state = Arc::new(State {
             name: self.name,
+            tls: self.tls,
             mood: watch::Sender::new(self.mood),
             healthy: AtomicBool::new(self.healthy),
             requests: AtomicU64::new(0),
@@ -311,14 +376,44 @@ impl OriginBuilder {
             answers: Mutex::default(),
             life: watch::Sender::new(CancellationToken::new()),
         });
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let listener = TcpListener::bind(self.listen).await.expect("a free port");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let accepting = tokio::sync::Mutex::new(Some(server::accept(listener, Arc::clone(&state))));
         Origin { addr, state, accepting }
     }
 }
 
+fn server_config(identity: &Identity, clients: Option<&str>) -> rustls::ServerConfig {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).map(|der| der.expect("PEM")).collect();
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("PEM");
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("ring has the default versions");
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                roots.add(der.expect("PEM")).expect("a CA certificate");
+            }
+            let verifier =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.expect("an authority"))
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key).expect("a certificate and its key");
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
 impl State {
+    fn set_mood(&self, mood: Mood) {
+        self.mood.send_replace(mood);
+    }
+
     fn remember(&self, head: RequestHead) {
         let mut seen = locked(&self.seen);
         if seen.len() == KEPT {
