@@ -168,6 +168,12 @@ impl Exchange {
         self.began.elapsed()
     }
 
+    /// Time that its pool leaves it; `None`: as long as it takes. A switched protocol has no end.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        let total = self.target.as_ref()?.pool.pool.timeouts.total_ms.filter(|_| !self.head.upgrade)?;
+        Some(Duration::from_millis(total).saturating_sub(self.elapsed()))
+    }
+
     /// Now, milliseconds since 1970, by the wall clock at its beginning and the monotonic one since.
     pub(crate) fn now_ms(&self) -> i64 {
         self.began_ms.saturating_add(i64::try_from(self.elapsed().as_millis()).unwrap_or(i64::MAX))

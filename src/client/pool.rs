@@ -1,5 +1,8 @@
 //! `schoolgate pool`
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::json;
@@ -43,6 +46,38 @@ pub(crate) enum PoolCommand {
     Drain(BackendAction),
     /// Give a backend requests again
     Undrain(BackendAction),
+    /// Show a certificate to https:// backends that ask who we are
+    SetClientCertificate(ClientCertificateSet),
+    /// Show none any more
+    RemoveClientCertificate(ClientCertificateRemove),
+}
+
+/// `schoolgate pool set-client-certificate`
+#[derive(Debug, Args)]
+pub(crate) struct ClientCertificateSet {
+    /// The pool
+    pool: String,
+    /// File with the certificate and what leads to its CA, PEM
+    #[arg(long, value_name = "FILE")]
+    certificate: PathBuf,
+    /// File with its private key, PEM, not encrypted; it is sealed, and never shown again
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    #[command(flatten)]
+    write: Write,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// `schoolgate pool remove-client-certificate`
+#[derive(Debug, Args)]
+pub(crate) struct ClientCertificateRemove {
+    /// The pool
+    pool: String,
+    #[command(flatten)]
+    write: Write,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// `schoolgate pool create`, `schoolgate pool update`
@@ -53,10 +88,10 @@ pub(crate) struct PoolWrite {
     /// Whether many tenants live on it: shared or dedicated
     #[arg(long)]
     kind: Option<String>,
-    /// How a backend is chosen: least_request or round_robin
+    /// How a backend is chosen: least_request, round_robin, tenant_hash or sticky
     #[arg(long)]
     balance: Option<String>,
-    /// A backend's address: http://IP:PORT, h2c://IP:PORT or unix:/PATH; repeatable; in an update these replace all
+    /// A backend's address: http://IP:PORT, https://IP:PORT, h2c://IP:PORT or unix:/PATH; repeatable; in an update these replace all
     #[arg(long = "backend", value_name = "ADDRESS")]
     backends: Vec<String>,
     #[command(flatten)]
@@ -68,7 +103,7 @@ pub(crate) struct PoolWrite {
 pub(crate) struct BackendAdd {
     /// The pool
     pool: String,
-    /// The backend's address: http://IP:PORT, h2c://IP:PORT or unix:/PATH
+    /// The backend's address: http://IP:PORT, https://IP:PORT, h2c://IP:PORT or unix:/PATH
     address: String,
     /// Its share beside the others', 1-1000
     #[arg(long)]
@@ -145,6 +180,18 @@ pub(crate) async fn run(command: &PoolCommand) -> anyhow::Result<()> {
         PoolCommand::RemoveBackend(args) => {
             let id = find_backend(&args.pool, &args.backend, &args.connection).await?;
             let path = ["pools", &args.pool, "backends", &id];
+            super::write(Method::DELETE, &path, None, &args.write, &args.connection).await
+        }
+        PoolCommand::SetClientCertificate(args) => {
+            let read = |file: &Path| {
+                std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
+            };
+            let body = json!({ "certificate": read(&args.certificate)?, "key": read(&args.key)? });
+            let path = ["pools", &args.pool, "client-certificate"];
+            super::write(Method::PUT, &path, Some(&body), &args.write, &args.connection).await
+        }
+        PoolCommand::RemoveClientCertificate(args) => {
+            let path = ["pools", &args.pool, "client-certificate"];
             super::write(Method::DELETE, &path, None, &args.write, &args.connection).await
         }
         PoolCommand::Drain(args) => act("drain", args).await,

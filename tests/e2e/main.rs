@@ -4,6 +4,7 @@ mod acme;
 mod api;
 mod break_glass;
 mod certificates;
+mod chaos;
 mod cli;
 mod context_keys;
 mod context_signer;
@@ -28,6 +29,7 @@ mod stopping;
 mod store;
 mod streaming;
 mod tls;
+mod upstreams;
 mod usage;
 
 use std::time::Duration;

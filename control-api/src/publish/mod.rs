@@ -7,6 +7,7 @@
 //! Several control processes may publish from one store: a revision's number is a key there, so one of them is first,
 //! and the others read what it published.
 
+mod backends;
 mod feed;
 mod history;
 mod news;

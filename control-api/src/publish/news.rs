@@ -8,13 +8,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use schoolgate_config::feed::{CrossTenantAttempt, MissingKey, NodeReport};
+use schoolgate_config::feed::{BackendChange, CrossTenantAttempt, MissingKey, NodeReport};
 use schoolgate_config::model::{IssuerId, NodeId};
 use schoolgate_store::NewEvent;
+
+use super::backends;
 
 /// Attempts that wait to be recorded: 2,000, about 600 KB. They wait for moments; while the store cannot be written the
 /// oldest go, and every one is in the log and counted by its proxy.
 const ATTEMPTS: usize = 2_000;
+
+/// Changes of backends that wait to be recorded: 1,000, about 500 KB. As attempts.
+const CHANGES: usize = 1_000;
 
 /// Issuers that wait to be looked at: 1,000. They wait for moments, and a platform has a handful.
 const WAITING: usize = 1_000;
@@ -54,6 +59,7 @@ impl From<&Attempt> for NewEvent {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
     attempts: Vec<CrossTenantAttempt>,
+    changes: Vec<BackendChange>,
     issuers: Vec<IssuerId>,
 }
 
@@ -66,7 +72,10 @@ impl News {
         let looked = |missing: &MissingKey| before.is_some_and(|before| before.missing_keys.contains(missing));
         let attempts = now.cross_tenant_attempts.iter().take(CrossTenantAttempt::MOST);
         let missing = now.missing_keys.iter().take(MissingKey::MOST);
+        let known = |change: &BackendChange| before.is_some_and(|before| before.backend_changes.contains(change));
+        let changes = now.backend_changes.iter().take(BackendChange::MOST).rev();
         Self {
+            changes: changes.filter(|change| !known(change)).cloned().collect(),
             attempts: attempts.filter(|attempt| !said(attempt)).cloned().collect(),
             issuers: missing.filter(|missing| !looked(missing)).map(|missing| missing.issuer.clone()).collect(),
         }
@@ -77,10 +86,12 @@ impl News {
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     attempts: Mutex<VecDeque<Attempt>>,
+    /// What became of backends, to be recorded.
+    changes: Mutex<VecDeque<NewEvent>>,
     issuers: Mutex<BTreeSet<IssuerId>>,
     /// An issuer is waiting.
     pub(super) key_missing: Notify,
-    /// An attempt is waiting.
+    /// An event is waiting.
     pub(super) attempted: Notify,
 }
 
@@ -104,6 +115,15 @@ impl Heard {
             attempts.drain(..surplus);
             self.attempted.notify_one();
         }
+        let told = news.changes.iter().filter_map(|change| backends::event(node, change));
+        let told: Vec<_> = told.collect();
+        if !told.is_empty() {
+            let mut changes = lock(&self.changes);
+            changes.extend(told);
+            let surplus = changes.len().saturating_sub(CHANGES);
+            changes.drain(..surplus);
+            self.attempted.notify_one();
+        }
         if !news.issuers.is_empty() {
             let mut issuers = lock(&self.issuers);
             let room = WAITING.saturating_sub(issuers.len());
@@ -112,14 +132,17 @@ impl Heard {
         }
     }
 
-    /// Attempts that are not recorded yet, the first first; to be told by [`Self::recorded`] when they are.
+    /// What is not recorded yet, of each kind the first first; to be told by [`Self::recorded`] when it is.
     pub(super) fn unrecorded(&self) -> Vec<NewEvent> {
-        lock(&self.attempts).iter().map(NewEvent::from).collect()
+        let mut events: Vec<_> = lock(&self.attempts).iter().map(NewEvent::from).collect();
+        events.extend(lock(&self.changes).iter().cloned());
+        events
     }
 
     /// These are recorded. What came meanwhile still waits.
     pub(super) fn recorded(&self, events: &[NewEvent]) {
         let done: BTreeSet<_> = events.iter().filter_map(|event| event.once.as_deref()).collect();
+        lock(&self.changes).retain(|event| event.once.as_deref().is_none_or(|once| !done.contains(once)));
         lock(&self.attempts).retain(|waiting| {
             let event = NewEvent::from(waiting);
             event.once.is_none_or(|once| !done.contains(once.as_str()))

@@ -133,6 +133,7 @@ fn report(name: &str, serving: Revision) -> NodeReport {
         cross_tenant_attempts: Vec::new(),
         quota_events: Vec::new(),
         limits: None,
+        backend_changes: Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@ mod certificates;
 mod documents;
 mod domains;
 mod limits;
+mod pools;
 mod reading;
 mod resources;
 mod seen_by_proxies;

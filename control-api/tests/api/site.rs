@@ -157,6 +157,7 @@ pub(crate) fn report(node: &str, serving: Revision) -> NodeReport {
         cross_tenant_attempts: Vec::new(),
         quota_events: Vec::new(),
         limits: None,
+        backend_changes: Vec::new(),
     }
 }
 

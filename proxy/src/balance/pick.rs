@@ -8,7 +8,7 @@ use schoolgate_config::model::{BackendId, BackendState, Balance, ShardSize};
 
 use super::circuit::Avoided;
 use super::pool::{LiveBackend, LivePool, Member};
-use super::rendezvous::{Best, Point, even_score, score};
+use super::rendezvous::{Best, Point, even_score, even_score_of_best, score};
 
 /// No backend takes a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +97,12 @@ impl LivePool {
         }
         let mut best = Best::new(size);
         // Health does not count: a tenant keeps its shard while a backend of it is away.
-        active().for_each(|(m, index)| best.see(score(tenant, m.point, u64::from(m.weight)), index));
+        let even = self.rule.even;
+        active().for_each(|(m, index)| {
+            let score =
+                if even { even_score_of_best(tenant, m.point) } else { score(tenant, m.point, u64::from(m.weight)) };
+            best.see(score, index);
+        });
         Some(best)
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Rule {
     pub(super) checked: bool,
     /// Many tenants live on it.
     pub(super) shared: bool,
+    /// All backends have one weight.
+    pub(super) even: bool,
     /// Whom we trust, and who we are.
     identity: (UpstreamTls, Option<ClientCertificate>),
 }
@@ -69,6 +71,7 @@ impl Rule {
             panic_percent: pool.ejection.panic_percent.into(),
             checked: pool.health_check.is_some(),
             shared: pool.kind == PoolKind::Shared,
+            even: pool.backends.windows(2).all(|pair| pair[0].weight == pair[1].weight),
             identity: (pool.upstream_tls.clone(), pool.client_certificate.clone()),
         }
     }

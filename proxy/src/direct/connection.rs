@@ -56,7 +56,8 @@ impl Broke {
             Self::Io(_) if reused => (Failure::Stale, Fault::Upstream),
             Self::Io(_) => (Failure::Broken, Fault::Upstream),
             Self::TimedOut => (Failure::TimedOut, Fault::UpstreamTimeout),
-            Self::Malformed(_) => (Failure::Final, Fault::Upstream),
+            // Another process at that address, perhaps; another backend is more likely to speak HTTP.
+            Self::Malformed(_) => (Failure::Broken, Fault::Upstream),
         }
     }
 }
@@ -155,7 +156,7 @@ impl Connection {
         session: &mut ServerSession,
         next: &Next,
     ) -> Result<Result<Head, Broke>, Failed> {
-        self.patience.set(next.wants.read);
+        self.patience.set(within(next.wants.first_byte, next));
         loop {
             match framing::head(&mut self.arrived) {
                 Ok(Some(head)) => return Ok(Ok(head)),
@@ -188,7 +189,7 @@ impl Connection {
         session: &mut ServerSession,
         next: &Next,
     ) -> Result<Result<Option<Bytes>, Broke>, Failed> {
-        self.patience.set(next.wants.read);
+        self.patience.set(within(next.wants.read, next));
         loop {
             match self.piece(body) {
                 Ok(None) if !body.is_done() => {}
@@ -235,6 +236,11 @@ impl Connection {
         }
         .expect("readable");
     }
+}
+
+/// A time that ends, at the latest, with the time that the attempt had left.
+fn within(time: Duration, next: &Next) -> Duration {
+    next.until.map_or(time, |until| time.min(until.saturating_duration_since(Instant::now())))
 }
 
 impl Body {

@@ -91,6 +91,8 @@ pub(crate) struct Next {
     pub(crate) timeouts: PoolTimeouts,
     /// What is asked of the connection.
     pub(crate) wants: Wants,
+    /// When all must be over, if that is bounded.
+    pub(crate) until: Option<tokio::time::Instant>,
 }
 
 /// What admission came to.
@@ -358,15 +360,24 @@ impl Gateway {
         let backend = exchange.attempts.current.as_ref().ok_or(Fault::Internal)?.backend();
         let pool = &target.pool;
         let timeouts = &pool.pool.timeouts;
-        let read_ms = target.route.as_ref().and_then(|r| r.action.timeout_ms).unwrap_or(timeouts.read_ms);
-        let mut read = Duration::from_millis(read_ms);
+        let routed = target.route.as_ref().and_then(|r| r.action.timeout_ms);
+        let mut read = Duration::from_millis(routed.unwrap_or(timeouts.read_ms));
+        let mut first_byte = routed.or(timeouts.first_byte_ms).map_or(read, Duration::from_millis);
         if !session.is_body_done() {
             // The clock of the answer starts anew with every piece of the body, so it also cuts a body that stalls; a
             // route's short timeout must not.
             read = read.max(self.0.limits.body_stall_s.duration());
+            first_byte = first_byte.max(self.0.limits.body_stall_s.duration());
         }
-        let wants = Wants { group: group(tenant.live.number, pool.live.number), read, upgrade: exchange.head.upgrade };
-        Ok(Next { backend: backend.clone(), timeouts: timeouts.clone(), wants })
+        let wants = Wants {
+            group: group(tenant.live.number, pool.live.number),
+            first_byte,
+            read,
+            left: exchange.time_left(),
+            upgrade: exchange.head.upgrade,
+        };
+        let until = wants.left.map(|left| tokio::time::Instant::now() + left);
+        Ok(Next { backend: backend.clone(), timeouts: timeouts.clone(), wants, until })
     }
 
     /// Rewrites the fields of a request for its backend.
@@ -464,6 +475,9 @@ impl Gateway {
                 live.failed(&backend, whose, Trouble::Silent, &rules.ejection, now_ms);
             }
             _ => {}
+        }
+        if exchange.time_left().is_some_and(|left| left.is_zero()) {
+            return false;
         }
         let held = exchange.body.bytes() <= u64::from(rules.retry.buffer_bytes);
         let attempt = Attempt {

@@ -46,7 +46,8 @@ fn failure(error: &Error, reused: bool) -> Failure {
         // An HTTP/2 backend that is going away refuses streams before it looks at them.
         E::H2Error | E::H2Downgrade if matches!(error.retry, pingora_error::RetryType::Decided(true)) => Failure::Stale,
         E::ConnectionClosed | E::ReadError | E::WriteError | E::H2Error if reused => Failure::Stale,
-        E::ConnectionClosed | E::ReadError | E::WriteError | E::H2Error => Failure::Broken,
+        // What is not HTTP may be another process at that address; another backend is more likely to be one.
+        E::ConnectionClosed | E::ReadError | E::WriteError | E::H2Error | E::InvalidHTTPHeader => Failure::Broken,
         _ => Failure::Final,
     }
 }
@@ -166,6 +167,19 @@ impl ProxyHttp for Gateway {
         }
         self.answered(status, exchange);
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<std::time::Duration>> {
+        if exchange.time_left().is_some_and(|left| left.is_zero()) {
+            return Err(stop(exchange, Fault::UpstreamTimeout));
+        }
+        Ok(None)
     }
 
     async fn response_filter(

@@ -35,6 +35,7 @@ fn follow(node: &Node, feed: &Arc<ScriptedFeed>) -> DropGuard {
         observe: Arc::clone(&node.observe),
         standing: node.adoption.standing(),
         sharing: Arc::new(schoolgate_proxy::limit::shared::Sharing::new(Default::default(), false)),
+        changes: Arc::default(),
     };
     tokio::spawn(report::run(Arc::new(view), feed, stop.clone()));
     stop.drop_guard()
@@ -263,6 +264,7 @@ fn a_wrong_key_encryption_key_is_said_aloud_and_not_for_every_certificate() {
         observe: node.observe,
         standing: node.adoption.standing(),
         sharing: Arc::new(schoolgate_proxy::limit::shared::Sharing::new(Default::default(), false)),
+        changes: Arc::default(),
     };
     let notices = view.report().notices;
     assert!((2..=4).contains(&notices.len()), "{notices:?}");

@@ -7,6 +7,7 @@ mod backends;
 mod bodies;
 mod certificates;
 mod forwarding;
+mod grpc;
 mod hostile;
 mod identity;
 mod limits;
