@@ -12,7 +12,9 @@ use crate::{SOON, gateway_with, school};
 #[tokio::test]
 async fn a_backend_killed_under_load_fails_no_idempotent_request() {
     let (one, two) = (Origin::named("one").await, Origin::named("two").await);
-    let site = gateway_with(&[&one, &two]).await;
+    let site = gateway().up().await;
+    crate::pool(&site.api(), "web", &[&one, &two]).await;
+    crate::upstreams::unlimited_school(&site.api(), "ash", "web").await;
     let stop = Arc::new(AtomicBool::new(false));
     let (good, bad) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let workers: Vec<_> = (0..8)

@@ -304,7 +304,6 @@ pub struct Ejection {
     /// Milliseconds of the first ejection; each further one in a row doubles it, up to 5 minutes.
     pub base_ms: u64,
     /// At most this share of a pool is out at once, in percent; one backend always stays.
-    #[serde(alias = "max_ejected_percent")]
     pub max_percent: u8,
     /// When fewer than this share of a pool's active backends are well, in percent, all of them are asked, as if none
     /// were unhealthy or ejected: better some errors than the whole load on what is left. 0: never.

@@ -145,7 +145,8 @@ impl LivePool {
     /// Whether we are to backends who we will be in a version of the pool, and trust whom it trusts: connections that are
     /// kept may be used again.
     pub(crate) fn has_identity_of(&self, pool: &Pool) -> bool {
-        self.rule.identity == (pool.upstream_tls.clone(), pool.client_certificate.clone())
+        let (tls, certificate) = &self.rule.identity;
+        *tls == pool.upstream_tls && *certificate == pool.client_certificate
     }
 
     /// The backends of this version, in the operator's order.

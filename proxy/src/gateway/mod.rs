@@ -464,11 +464,16 @@ impl Gateway {
     }
 
     /// Takes a failed attempt into account and says whether another follows.
-    pub(crate) fn after_failure(&self, session: &ServerSession, exchange: &mut Exchange, failure: Failure) -> bool {
+    pub(crate) fn after_failure(&self, session: &mut ServerSession, exchange: &mut Exchange, failure: Failure) -> bool {
         let now_ms = exchange.now_ms();
         let Some(target) = &exchange.target else { return false };
         let Some(backend) = exchange.attempts.current.as_ref().map(|a| a.backend().clone()) else { return false };
         let (live, rules) = (&target.pool.live, &target.pool.pool);
+        let failure = match failure {
+            // The client stalls in the middle of its body: nobody behind us is to blame, nor would do better.
+            Failure::TimedOut if !session.is_body_done() => Failure::Final,
+            other => other,
+        };
         match (failure, exchange.whose()) {
             (Failure::NotConnected, _) => live.not_connected(&backend, &rules.ejection, now_ms),
             (Failure::Broken | Failure::TimedOut, Some(whose)) => {
