@@ -70,7 +70,7 @@ async fn renewals_go_on_while_new_names_wait_for_the_limit() {
     // They arrive when the renewals are due, and would take the account's orders for a day.
     world.live(56 * DAY_MS).await;
     world.school("flood", &flood).await;
-    for _ in 0..16 {
+    for _ in 0..36 {
         world.live(6 * HOUR_MS).await;
     }
     let record = world.ca.record();
