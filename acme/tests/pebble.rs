@@ -1,5 +1,5 @@
-//! What the gateway as a whole has no means for yet, against Pebble: wildcards by DNS, and renewal windows of the newest
-//! release. The rest of Pebble is in the end-to-end tests.
+//! Wildcards by DNS, which Pebble asks of our own responder, and renewal windows of the newest Pebble. The rest of Pebble
+//! is in the end-to-end tests.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,13 +11,14 @@ use schoolgate_acme::fleet::{Adopted, Fleet};
 use schoolgate_acme::orders::{Authority, Orders, World};
 use schoolgate_acme::readiness::StorePreflight;
 use schoolgate_acme::transport::HttpsTransport;
-use schoolgate_config::model::{Certificate, Zone};
+use schoolgate_config::model::{Certificate, DomainName, Zone};
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::settings::{AcmeChallenge, AcmeLimits};
 use schoolgate_config::time::{Clock, SystemClock};
+use schoolgate_dns::{Responder, ResponderOptions, TxtSource, Unavailable};
 use schoolgate_store::acme::QueueEntry;
 use schoolgate_store::{Actor, Lease, OpenMode, Store, StoreError};
-use schoolgate_testkit::Pebble;
+use schoolgate_testkit::{Pebble, PebbleBuilder};
 use serde_json::json;
 
 /// Where a Pebble with renewal information and profiles (2.10, Debian sid) is to be found.
@@ -36,19 +37,32 @@ impl Fleet for NoProxies {
     }
 }
 
+/// What the store says is to be proven, for our own DNS responder, which Pebble asks.
+struct Proofs(Store);
+
+#[async_trait]
+impl TxtSource for Proofs {
+    fn zones(&self) -> Vec<DomainName> {
+        self.0.head().table.zones().map(|zone| zone.name.clone()).collect()
+    }
+
+    async fn values_of(&self, name: &str) -> Result<Vec<String>, Unavailable> {
+        self.0.txt_values(name).await.map_err(|error| Unavailable(error.to_string()))
+    }
+}
+
 struct Site {
     store: Store,
     orders: Orders,
     lease: Lease,
     pebble: Pebble,
+    _responder: Responder,
     _dir: tempfile::TempDir,
 }
 
 impl Site {
     /// A platform with the zone `schools.test`.
-    async fn start(mut pebble: Pebble, profile: Option<&str>) -> Self {
-        let nowhere = "127.0.0.1:9".parse().unwrap();
-        pebble.start(nowhere, nowhere).await;
+    async fn start(pebble: PebbleBuilder, profile: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", dir.path().join("control.db").display());
         let store = Store::open(&url, OpenMode::Create).await.unwrap();
@@ -57,6 +71,11 @@ impl Site {
         let mut transaction = store.begin(Actor::system("test")).await.unwrap();
         transaction.set_certificate_issuer("*.schools.test", "acme").await.unwrap();
         transaction.finish().await.unwrap();
+        let options = ResponderOptions { listen: "127.0.0.1:0".parse().unwrap(), name: None };
+        let responder = Responder::start(options, Arc::new(Proofs(store.clone()))).await.unwrap();
+        let mut pebble = pebble.asking(responder.address()).build();
+        let nowhere = "127.0.0.1:9".parse().unwrap();
+        pebble.start(nowhere, nowhere).await;
         let transport = HttpsTransport::new(Some(&pebble.root_ca())).unwrap();
         let world = World {
             store: store.clone(),
@@ -74,21 +93,18 @@ impl Site {
             limits: AcmeLimits::default(),
         };
         let lease = store.take_lease("certificates", "test", WITHIN * 10).await.unwrap().unwrap();
-        Self { orders: Orders::new(world, vec![authority]), store, lease, pebble, _dir: dir }
+        Self { orders: Orders::new(world, vec![authority]), store, lease, pebble, _responder: responder, _dir: dir }
     }
 
     async fn entry(&self) -> QueueEntry {
         self.store.acme_entry(SystemClock.unix_ms(), "*.schools.test").await.unwrap().unwrap()
     }
 
-    /// Works until this many certificates were issued; what DNS is to say is told to Pebble's.
+    /// Works until this many certificates were issued.
     async fn issue(&self, certificates: u64) {
         let work = async {
             loop {
                 self.orders.step(&self.lease).await.unwrap();
-                for value in self.store.txt_values("_acme-challenge.schools.test").await.unwrap() {
-                    self.pebble.set_txt("_acme-challenge.schools.test", &value).await;
-                }
                 let totals = self.store.acme_totals().await.unwrap();
                 if totals.iter().any(|(_, result, count)| result == "issued" && *count == certificates) {
                     return;
@@ -104,7 +120,7 @@ impl Site {
 
 #[tokio::test]
 async fn a_wildcard_is_proven_by_dns() {
-    let site = Site::start(Pebble::builder().build(), None).await;
+    let site = Site::start(Pebble::builder(), None).await;
     site.issue(1).await;
     let fingerprint = site.entry().await.want.fingerprint.unwrap();
     let certificate = site.store.get::<Certificate>(&fingerprint).await.unwrap().unwrap().value;
@@ -123,7 +139,7 @@ async fn the_newest_pebble_says_when_to_renew_and_takes_the_replacement() {
         }
         return;
     };
-    let site = Site::start(Pebble::builder().newest(&program).build(), Some("classic")).await;
+    let site = Site::start(Pebble::builder().newest(&program), Some("classic")).await;
     site.issue(1).await;
     let asked = tokio::time::timeout(WITHIN, async {
         while site.entry().await.renewal.is_none() {

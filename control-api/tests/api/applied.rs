@@ -109,7 +109,7 @@ async fn a_proxy_follows_and_reports_over_http() {
         other => panic!("expected a delta, found {other:?}"),
     }
     let report = json!(report("far", published));
-    assert_eq!(node.post("/internal/v1/nodes/far/report", report.clone()).await.status, 204);
+    assert_eq!(node.post("/internal/v1/nodes/far/report", report.clone()).await.status, 200);
     assert_eq!(site.api.get("nodes/far").await.expect(200)["serving"], published.0);
     problem(node.post("/internal/v1/nodes/other/report", report).await, 400, "BAD_REQUEST");
     problem(Api::send(node.request(http::Method::GET, "/internal/v1/feed?node=far")).await, 400, "BAD_REQUEST");

@@ -290,14 +290,6 @@ impl Pebble {
         self.tell_dns("set-default-ipv4", json!({ "ip": address })).await;
     }
 
-    /// Has its DNS answer a TXT query.
-    ///
-    /// # Panics
-    /// When it does not answer.
-    pub async fn set_txt(&self, name: &str, value: &str) {
-        self.tell_dns("set-txt", json!({ "host": format!("{name}."), "value": value })).await;
-    }
-
     async fn tell_dns(&self, what: &str, body: Value) {
         let url = format!("http://{}/{what}", self.dns_management);
         until(READY_WITHIN, || {
