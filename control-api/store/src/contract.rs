@@ -1064,12 +1064,11 @@ async fn quotas_add_up_over_proxies_and_are_found_again_after_a_restart() {
         flush.quotas.push(use_);
         world.store.count_usage(&flush).await.expect("counts");
     }
-    let store = world.again().await;
-    assert_eq!(store.quotas_used(&[used(14, 0), used(16, 0)]).await.expect("reads"), [used(14, 9)]);
-    let recent = store.recent_quotas(None, 10).await.expect("reads");
+    assert_eq!(world.again().await.quotas_used(&[used(14, 0), used(16, 0)]).await.expect("reads"), [used(14, 9)]);
+    let recent = world.store.recent_quotas(None, 10).await.expect("reads");
     assert_eq!(recent, [used(14, 9), used(15, 1)]);
-    assert_eq!(store.recent_quotas(Some(&used(14, 0)), 10).await.expect("reads"), [used(15, 1)]);
-    assert_eq!(store.recent_quotas(Some(&used(15, 0)), 10).await.expect("reads"), []);
+    assert_eq!(world.store.recent_quotas(Some(&used(14, 0)), 10).await.expect("reads"), [used(15, 1)]);
+    assert_eq!(world.store.recent_quotas(Some(&used(15, 0)), 10).await.expect("reads"), []);
     world.clock.advance_ms(26 * 3_600_000);
     assert_eq!(world.store.recent_quotas(None, 10).await.expect("reads"), [], "no day lasts so long");
 }

