@@ -22,6 +22,7 @@ use instant_acme::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use schoolgate_config::time::{Clock, SystemClock};
+use schoolgate_store::RevocationReason;
 use zeroize::Zeroizing;
 
 use crate::transport::Transport;
@@ -269,13 +270,13 @@ impl Account {
         }))
     }
 
-    /// Revokes a certificate that this account ordered. `reason` is a CRLReason (RFC 5280 section 5.3.1).
+    /// Revokes a certificate that this account ordered. One that was revoked before is well revoked.
     ///
     /// # Errors
-    /// [`CaError`]; one that was revoked before is no error.
+    /// [`CaError`].
     pub async fn revoke(&self, leaf: &[u8], reason: RevocationReason) -> Result<(), CaError> {
         let certificate = CertificateDer::from(leaf);
-        let request = instant_acme::RevocationRequest { certificate: &certificate, reason: Some(reason.code()) };
+        let request = instant_acme::RevocationRequest { certificate: &certificate, reason: Some(code_of(reason)) };
         match call(self.inner.revoke(&request)).await {
             Err(CaError::Problem { kind, .. }) if kind == "alreadyRevoked" => Ok(()),
             other => other,
@@ -283,27 +284,13 @@ impl Account {
     }
 }
 
-/// Why a certificate is revoked, of what CAs take from subscribers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RevocationReason {
-    /// Nothing is said.
-    Unspecified,
-    /// Somebody else may have the key.
-    KeyCompromise,
-    /// Another one is in its place.
-    Superseded,
-    /// The name is no longer ours to serve.
-    CessationOfOperation,
-}
-
-impl RevocationReason {
-    const fn code(self) -> instant_acme::RevocationReason {
-        match self {
-            Self::Unspecified => instant_acme::RevocationReason::Unspecified,
-            Self::KeyCompromise => instant_acme::RevocationReason::KeyCompromise,
-            Self::Superseded => instant_acme::RevocationReason::Superseded,
-            Self::CessationOfOperation => instant_acme::RevocationReason::CessationOfOperation,
-        }
+const fn code_of(reason: RevocationReason) -> instant_acme::RevocationReason {
+    match reason {
+        RevocationReason::Unspecified => instant_acme::RevocationReason::Unspecified,
+        RevocationReason::KeyCompromise => instant_acme::RevocationReason::KeyCompromise,
+        RevocationReason::AffiliationChanged => instant_acme::RevocationReason::AffiliationChanged,
+        RevocationReason::Superseded => instant_acme::RevocationReason::Superseded,
+        RevocationReason::CessationOfOperation => instant_acme::RevocationReason::CessationOfOperation,
     }
 }
 

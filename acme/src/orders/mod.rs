@@ -6,10 +6,12 @@ mod begin;
 mod drive;
 mod outcome;
 mod renewals;
+mod revocations;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -79,6 +81,8 @@ struct Inner {
     accounts: Mutex<HashMap<CaId, Account>>,
     /// Told when names were left to us; that is no commit that wakes by itself.
     assigned: Arc<Notify>,
+    /// When a revocation that could not be told is tried again.
+    revoke_again_ms: AtomicI64,
 }
 
 impl fmt::Debug for Orders {
@@ -96,7 +100,7 @@ pub struct Outcome {
     pub begun: usize,
     /// Names that were put off.
     pub put_off: usize,
-    /// Certificates whose renewal was asked about.
+    /// Certificates whose renewal was asked about, or that a CA was told to revoke.
     pub asked: usize,
     /// What is due cannot be done before this, milliseconds since 1970: a limit of the whole account, or a CA that is
     /// left alone.
@@ -131,7 +135,14 @@ impl From<StoreError> for Stop {
 impl Orders {
     /// Orders at these CAs, the first before the second.
     pub fn new(world: World, authorities: Vec<Authority>) -> Self {
-        Self { inner: Arc::new(Inner { world, authorities, accounts: Mutex::default(), assigned: Arc::default() }) }
+        let inner = Inner {
+            world,
+            authorities,
+            accounts: Mutex::default(),
+            assigned: Arc::default(),
+            revoke_again_ms: AtomicI64::new(0),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// What to tell when names were left to this worker.
@@ -180,6 +191,7 @@ impl Orders {
         }
         self.begin(lease, &mut outcome).await?;
         outcome.asked = self.ask_about_renewals(lease).await?;
+        outcome.asked += self.tell_revocations(lease).await?;
         Ok(outcome)
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use schoolgate_config::model::Routing;
 use schoolgate_config::settings::AcmeChallenge;
-use schoolgate_mock_ca::MockCa;
+use schoolgate_mock_ca::{Endpoint, Fault, MockCa};
 use schoolgate_store::WantState;
 use schoolgate_store::acme::{NOT_READY, OrderStep};
 
@@ -118,6 +118,24 @@ async fn tenants_take_turns_and_a_single_school_goes_before_an_import() {
     }
     assert_eq!(open, [true; 6], "eight orders at once, six of them of those who wait for one name");
     assert_eq!(world.store.acme_orders_open().await.unwrap(), 8);
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_told_to_its_ca_and_replaced() {
+    let world = World::new().await;
+    world.school("greenhill", &names(&[NAME])).await;
+    world.work().await;
+    let fingerprint = world.certificate(NAME).await.unwrap().about.fingerprint;
+    world.ca.fail(Endpoint::Revoke, &Fault::Html(503), 1);
+    let mut transaction = world.store.begin(schoolgate_store::Actor::system("test")).await.unwrap();
+    transaction.revoke_certificate(&fingerprint, schoolgate_store::RevocationReason::KeyCompromise).await.unwrap();
+    transaction.commit("certificate.revoke", "test", serde_json::json!(null)).await.unwrap();
+    world.work().await;
+    assert!(world.ca.record().revoked.is_empty(), "it was busy");
+    world.live(HOUR_MS).await;
+    assert_eq!(world.ca.record().revoked, [NAME]);
+    let next = world.certificate(NAME).await.unwrap().about.fingerprint;
+    assert_ne!(next, fingerprint);
 }
 
 #[tokio::test]
