@@ -121,7 +121,7 @@ impl Reporter {
         untold.retain(|tenant| open.iter().any(|(id, _)| id == tenant));
         let mut counted = Vec::new();
         for (tenant, db) in open.into_iter().filter(|(tenant, _)| untold.contains(tenant)) {
-            let people = async { Ok::<_, StoreError>(people::counted(&mut *db.read().await?).await?) };
+            let people = async { people::counted(&mut *db.read().await?).await };
             match people.await {
                 Ok(people::Counted { users, students, storage_bytes }) => {
                     let school = School { tenant: tenant.to_string(), users, students, storage_bytes };

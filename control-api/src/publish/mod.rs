@@ -14,6 +14,7 @@ mod news;
 mod nodes;
 mod publisher;
 mod questions;
+mod quotas;
 mod recent;
 mod saving;
 #[cfg(test)]

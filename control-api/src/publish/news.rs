@@ -8,17 +8,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use schoolgate_config::feed::{BackendChange, CrossTenantAttempt, MissingKey, NodeReport};
+use schoolgate_config::feed::{BackendChange, CrossTenantAttempt, MissingKey, NodeReport, QuotaEvent};
 use schoolgate_config::model::{IssuerId, NodeId};
 use schoolgate_store::NewEvent;
 
-use super::backends;
+use super::{backends, quotas};
 
 /// Attempts that wait to be recorded: 2,000, about 600 KB. They wait for moments; while the store cannot be written the
 /// oldest go, and every one is in the log and counted by its proxy.
 const ATTEMPTS: usize = 2_000;
 
-/// Changes of backends that wait to be recorded: 1,000, about 500 KB. As attempts.
+/// Changes of backends and of quotas that wait to be recorded: 1,000, about 500 KB. As attempts.
 const CHANGES: usize = 1_000;
 
 /// Issuers that wait to be looked at: 1,000. They wait for moments, and a platform has a handful.
@@ -60,6 +60,7 @@ impl From<&Attempt> for NewEvent {
 pub(super) struct News {
     attempts: Vec<CrossTenantAttempt>,
     changes: Vec<BackendChange>,
+    quotas: Vec<QuotaEvent>,
     issuers: Vec<IssuerId>,
 }
 
@@ -74,7 +75,10 @@ impl News {
         let missing = now.missing_keys.iter().take(MissingKey::MOST);
         let known = |change: &BackendChange| before.is_some_and(|before| before.backend_changes.contains(change));
         let changes = now.backend_changes.iter().take(BackendChange::MOST).rev();
+        let reached = |event: &QuotaEvent| before.is_some_and(|before| before.quota_events.contains(event));
+        let quotas = now.quota_events.iter().take(QuotaEvent::MOST).rev();
         Self {
+            quotas: quotas.filter(|event| !reached(event)).cloned().collect(),
             changes: changes.filter(|change| !known(change)).cloned().collect(),
             attempts: attempts.filter(|attempt| !said(attempt)).cloned().collect(),
             issuers: missing.filter(|missing| !looked(missing)).map(|missing| missing.issuer.clone()).collect(),
@@ -86,7 +90,7 @@ impl News {
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     attempts: Mutex<VecDeque<Attempt>>,
-    /// What became of backends, to be recorded.
+    /// What became of backends and of quotas, to be recorded.
     changes: Mutex<VecDeque<NewEvent>>,
     issuers: Mutex<BTreeSet<IssuerId>>,
     /// An issuer is waiting.
@@ -115,8 +119,8 @@ impl Heard {
             attempts.drain(..surplus);
             self.attempted.notify_one();
         }
-        let told = news.changes.iter().filter_map(|change| backends::event(node, change));
-        let told: Vec<_> = told.collect();
+        let changed = news.changes.iter().filter_map(|change| backends::event(node, change));
+        let told: Vec<_> = changed.chain(news.quotas.iter().filter_map(|event| quotas::event(node, event))).collect();
         if !told.is_empty() {
             let mut changes = lock(&self.changes);
             changes.extend(told);
