@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::context::TenantId;
 use crate::options::ReportTo;
-use crate::store::{Schools, StoreError, people};
+use crate::store::{Schools, people};
 
 /// Time between two reports of everything: 60 s.
 const EVERY: Duration = Duration::from_secs(60);
