@@ -43,7 +43,7 @@ impl Orders {
                     self.inner.revoke_again_ms.store(self.now_ms() + AGAIN_MS, Ordering::Relaxed);
                 }
             }
-            self.store().revocation_told(fingerprint, told.as_ref().map(|()| ()).map_err(String::as_str)).await?;
+            self.store().revocation_told(fingerprint, told.as_ref().copied().map_err(String::as_str)).await?;
         }
         Ok(requested.len())
     }

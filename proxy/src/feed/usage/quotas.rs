@@ -45,17 +45,13 @@ impl Quotas {
         };
         let uses: Vec<QuotaUse> = counts.iter().filter_map(grown).collect();
         if !uses.is_empty() {
-            let latest = |counts: &mut Vec<Counted>| {
-                for (period, count) in before {
-                    match counts.iter_mut().find(|(of, _)| of == period) {
-                        // One that was taken back counts again when it comes again, not twice.
-                        Some((_, new)) => *new = (*new).max(*count),
-                        None => {}
-                    }
-                }
-            };
             let mut counts = counts;
-            latest(&mut counts);
+            for (period, count) in before {
+                if let Some((_, new)) = counts.iter_mut().find(|(of, _)| of == period) {
+                    // One that was taken back counts again when it comes again, not twice.
+                    *new = (*new).max(*count);
+                }
+            }
             self.gathered.insert((tenant, quota), counts);
         }
         uses
