@@ -1,6 +1,8 @@
 //! Wildcards by DNS, which Pebble asks of our own responder, and renewal windows of the newest Pebble. The rest of Pebble
 //! is in the end-to-end tests.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not there")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -130,7 +130,7 @@ async fn there_is_one_open_order_for_a_name_and_it_reads_back_as_it_was() {
     assert!(world.store.acme_orders_due(world.now(), 10).await.unwrap().is_empty());
     assert_eq!(world.store.next_acme_due().await.unwrap(), Some(world.now() + 5));
     world.clock.advance_ms(5);
-    assert_eq!(world.store.acme_orders_due(world.now(), 10).await.unwrap(), [moved.clone()]);
+    assert_eq!(world.store.acme_orders_due(world.now(), 10).await.unwrap(), std::slice::from_ref(&moved));
     let mut transaction = world.write().await;
     transaction.close_acme_order(&moved, "issued").await.unwrap();
     transaction.finish().await.unwrap();
