@@ -160,10 +160,14 @@ async fn a_ca_that_lost_its_memory_is_met_again() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_killed_finishes_the_order_it_had_begun() {
+async fn a_control_plane_that_is_killed_finishes_the_order_it_had_begun() {
     let origin = Origin::start().await;
     let mut pebble = Pebble::builder().build();
-    let mut site = gateway_at(&mut pebble, &origin, "").await;
+    // Apart: a proxy that is killed as well refuses the CA's look, which ends an order.
+    let mut site = gateway().settings(&pebble.settings()).split().await;
+    pebble.start(site.http(), site.https()).await;
+    pool(&site.api(), "web", &[&origin]).await;
+    school(&site.api(), "greenhill", "web").await;
     add_domain(&site.api(), "erp.greenhill.test").await;
     let api = site.api();
     until(ISSUED_WITHIN, || async {
@@ -172,7 +176,8 @@ async fn a_gateway_that_is_killed_finishes_the_order_it_had_begun() {
         (ordered || certificate_state(&api, "erp.greenhill.test").await == "issued").then_some(())
     })
     .await;
-    site.restart().await;
+    site.control.as_mut().expect("a control plane apart").kill();
+    site.start().await;
     issued(&site.api(), "erp.greenhill.test").await;
     serves_under(&site, &pebble.root().await, "erp.greenhill.test").await;
     assert_eq!(pebble.orders(), 1, "the order was finished, not placed again");

@@ -60,6 +60,8 @@ async fn a_domain_becomes_ready_by_what_its_school_sets_in_its_dns() {
     })
     .await;
     assert_eq!((&ready["ownership"], &ready["blocking"]), (&json!("proven"), &json!([])));
+    // The control plane knows of the certificate a moment before the proxy does.
+    until(SOON, async || site.tls(NAME).await.ok().map(|_| ())).await;
     until(SOON, async || (site.client(NAME).get("/").await.status() == 200).then_some(())).await;
     let events = site.api().get(&format!("domains/{NAME}/events")).await.expect(200);
     let kinds: Vec<&Value> = events["items"].as_array().expect("a list").iter().map(|event| &event["kind"]).collect();
