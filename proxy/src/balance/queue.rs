@@ -192,7 +192,9 @@ impl FairQueue {
 
     /// One that waited went away.
     fn give_up(&self, turn: Turn, ticket: u64) {
-        if self.lock().remove(turn, ticket) {
+        // Under one lock: as many are counted as are in the queue whenever another looks.
+        let mut queue = self.lock();
+        if queue.remove(turn, ticket) {
             self.state.fetch_sub(ONE_WAITING, SeqCst);
         }
     }
