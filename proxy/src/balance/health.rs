@@ -1,7 +1,7 @@
 //! Active checks: one task asks every backend of every pool in turn, and tells what became of them.
 //!
 //! The task reads the current table on every round, so a new pool is checked within 100 ms and a removed one no
-//! more. What a check asks is in [`super::probe`].
+//! more. What a check asks is in `probe`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

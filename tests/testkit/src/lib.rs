@@ -9,6 +9,7 @@
 //! * [`Redis`]: a server that a test starts, pauses, kills.
 //! * [`TokenSigner`]: somebody who issues tokens.
 //! * [`Pebble`]: a CA that speaks ACME, and the DNS that it asks.
+//! * [`ReservedPort`]: a port that nobody else gets.
 //! * [`eventually`]: waits for a state; nothing here waits for a while.
 //!
 //! What cannot go on panics and says what was missing: this crate is for tests only.
@@ -21,6 +22,7 @@ mod eventually;
 mod link;
 mod origin;
 mod pebble;
+mod port;
 mod process;
 mod redis;
 mod site;
@@ -35,6 +37,7 @@ pub use eventually::{eventually, until};
 pub use link::Link;
 pub use origin::{Answer, Mood, Origin, OriginBuilder, OriginProcess, RequestHead};
 pub use pebble::{Pebble, PebbleBuilder};
+pub use port::ReservedPort;
 pub use process::{Process, StartError};
 pub use redis::Redis;
 pub use site::{Site, SiteBuilder};

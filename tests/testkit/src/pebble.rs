@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::ReservedPort;
 use crate::eventually::until;
 use crate::tls::client_config;
 
@@ -25,10 +26,10 @@ pub struct Pebble {
     dir: TempDir,
     program: PathBuf,
     options: PebbleBuilder,
-    listen: SocketAddr,
-    management: SocketAddr,
-    dns: SocketAddr,
-    dns_management: SocketAddr,
+    listen: ReservedPort,
+    management: ReservedPort,
+    dns: ReservedPort,
+    dns_management: ReservedPort,
     client: reqwest::Client,
     gateway: Option<(u16, u16)>,
     pebble: Option<Child>,
@@ -109,10 +110,10 @@ impl PebbleBuilder {
         Pebble {
             dir,
             program,
-            listen: free_port(),
-            management: free_port(),
-            dns: free_port(),
-            dns_management: free_port(),
+            listen: ReservedPort::new(),
+            management: ReservedPort::new(),
+            dns: ReservedPort::new(),
+            dns_management: ReservedPort::new(),
             client,
             gateway: None,
             pebble: None,
@@ -120,12 +121,6 @@ impl PebbleBuilder {
             options: self,
         }
     }
-}
-
-/// Nobody listens there now. Pebble takes no port 0.
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound")
 }
 
 /// Pebble speaks HTTPS: a CA for its own certificate, which clients trust. Gives it as PEM.
@@ -189,7 +184,7 @@ impl Pebble {
     pub async fn start_again(&mut self) {
         let config = self.dir.path().join("pebble.json");
         std::fs::write(&config, self.config().to_string()).expect("a file of the test");
-        let dns = self.options.dns.unwrap_or(self.dns);
+        let dns = self.options.dns.unwrap_or(self.dns.addr());
         let mut command = Command::new(&self.program);
         command
             .args(["-config", &text(&config), "-dnsserver", &dns.to_string(), "-strict"])

@@ -77,13 +77,6 @@ impl Process {
         self.env.extend_from_slice(env);
     }
 
-    pub(crate) fn set_flag(&mut self, flag: &str, value: &str) {
-        match self.args.iter().position(|arg| arg == flag) {
-            Some(at) => value.clone_into(&mut self.args[at + 1]),
-            None => self.args.extend([flag.to_owned(), value.to_owned()]),
-        }
-    }
-
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(&mut self) -> Result<Addresses, StartError> {
         self.spawn();

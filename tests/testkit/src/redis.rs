@@ -1,7 +1,7 @@
 //! A Redis server of a test's own: with a password, on a free port, in memory only.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::ReservedPort;
+
 /// Time a server has to answer.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// A Redis server. Killed when dropped.
 #[derive(Debug)]
 pub struct Redis {
-    addr: SocketAddr,
+    port: ReservedPort,
     password: String,
     settings: String,
     child: Option<Child>,
@@ -36,25 +38,23 @@ impl Redis {
     /// # Panics
     /// As [`Self::start`].
     pub async fn with(settings: &str) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let addr = listener.local_addr().expect("a bound listener has an address");
-        drop(listener);
+        let port = ReservedPort::new();
         let dir = TempDir::with_prefix("redis-").expect("a temporary directory");
-        let password = format!("secret-{}", addr.port());
+        let password = format!("secret-{}", port.addr().port());
         std::fs::write(dir.path().join("password"), format!("{password}\n")).expect("written");
-        let mut redis = Self { addr, password, settings: settings.to_owned(), child: None, dir };
+        let mut redis = Self { port, password, settings: settings.to_owned(), child: None, dir };
         redis.restart().await;
         redis
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.port.addr()
     }
 
     /// Its address as settings have it, without the password.
     pub fn url(&self) -> String {
-        format!("redis://{}/0", self.addr)
+        format!("redis://{}/0", self.addr())
     }
 
     /// The file of its password.
@@ -78,7 +78,7 @@ impl Redis {
             .unwrap_or_else(|e| panic!("redis-server does not start ({e}): install the Debian package redis-server"));
         let settings = format!(
             "bind 127.0.0.1\nport {}\nrequirepass {}\nsave \"\"\nappendonly no\n{}\n",
-            self.addr.port(),
+            self.port.addr().port(),
             self.password,
             self.settings
         );
@@ -87,7 +87,7 @@ impl Redis {
         self.child = Some(child);
         let begun = Instant::now();
         while self.cli(&["PING"]) != "PONG" {
-            assert!(begun.elapsed() < READY_WITHIN, "redis-server does not answer on {}", self.addr);
+            assert!(begun.elapsed() < READY_WITHIN, "redis-server does not answer on {}", self.addr());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -97,7 +97,7 @@ impl Redis {
     /// # Panics
     /// When there is no `redis-cli`.
     pub fn cli(&self, command: &[&str]) -> String {
-        let port = self.addr.port().to_string();
+        let port = self.port.addr().port().to_string();
         let answer = Command::new("redis-cli")
             .env("REDISCLI_AUTH", &self.password)
             .args(["-h", "127.0.0.1", "-p", &port])

@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus, Output};
 use tempfile::TempDir;
 
 use crate::process::{Addresses, Process, StartError};
-use crate::{Api, Client, ClientBuilder, Http, Link, TlsConn};
+use crate::{Api, Client, ClientBuilder, Http, Link, ReservedPort, TlsConn};
 
 /// The gateway in a directory of its own, on ports of its own. Killed, with all that it started, when dropped; when
 /// the test panics its logs are shown.
@@ -23,6 +23,8 @@ pub struct Site {
     data: PathBuf,
     control_data: PathBuf,
     program: PathBuf,
+    /// A restart is found where it was.
+    _ports: Vec<ReservedPort>,
     /// Kept last: removed when everything that writes there has ended.
     _dir: TempDir,
 }
@@ -96,11 +98,12 @@ impl SiteBuilder {
     pub async fn try_up(self) -> Result<Site, StartError> {
         let dir = TempDir::with_prefix("schoolgate-").expect("a temporary directory");
         let data = self.data.clone().unwrap_or_else(|| dir.path().join("data"));
+        let mut ports = Vec::new();
         let mut args = vec!["up".to_owned()];
         args.extend(self.demo.then(|| "--demo".to_owned()));
         self.common_args(&mut args, dir.path(), &data);
         for flag in ["--http", "--https", "--control", "--status"] {
-            args.extend([flag.to_owned(), ANY_PORT.to_owned()]);
+            args.extend([flag.to_owned(), reserve(&mut ports)]);
         }
         let mut up = Process::new("up", &self.program, args, dir.path(), &data);
         up.env(&self.env);
@@ -114,6 +117,7 @@ impl SiteBuilder {
             data,
             control_data,
             program: self.program,
+            _ports: ports,
             _dir: dir,
         })
     }
@@ -136,9 +140,10 @@ impl SiteBuilder {
         let root = self.data.clone().unwrap_or_else(|| dir.path().to_owned());
         let (control_data, data) = (root.join("control"), root.join("proxy"));
 
+        let mut ports = Vec::new();
         let mut args = vec!["control".to_owned()];
         self.common_args(&mut args, dir.path(), &control_data);
-        args.extend(["--control".to_owned(), ANY_PORT.to_owned()]);
+        args.extend(["--control".to_owned(), reserve(&mut ports)]);
         let mut control = Process::new("control", &self.program, args, dir.path(), &control_data);
         control.env(&[("SCHOOLGATE__PLATFORM__ASSUME_OWNED".to_owned(), "localhost,test".to_owned())]);
         control.env(&self.env);
@@ -148,7 +153,7 @@ impl SiteBuilder {
         let mut args = vec!["proxy".to_owned()];
         self.common_args(&mut args, dir.path(), &data);
         for flag in ["--http", "--https", "--status"] {
-            args.extend([flag.to_owned(), ANY_PORT.to_owned()]);
+            args.extend([flag.to_owned(), reserve(&mut ports)]);
         }
         let mut proxy = Process::new("proxy", &self.program, args, dir.path(), &data);
         proxy.env(&[
@@ -166,6 +171,7 @@ impl SiteBuilder {
             data,
             control_data,
             program: self.program,
+            _ports: ports,
             _dir: dir,
         })
     }
@@ -181,9 +187,6 @@ impl SiteBuilder {
     }
 }
 
-/// Whatever port is free.
-const ANY_PORT: &str = "127.0.0.1:0";
-
 impl Site {
     /// A site of this binary: `Site::builder(env!("CARGO_BIN_EXE_schoolgate"))`.
     pub fn builder(program: impl Into<PathBuf>) -> SiteBuilder {
@@ -193,7 +196,7 @@ impl Site {
             settings: String::new(),
             args: Vec::new(),
             // Sites run side by side; instances of the school app take any free port.
-            env: vec![("SCHOOLGATE__SCHOOL_APP__LISTEN".to_owned(), ANY_PORT.to_owned())],
+            env: vec![("SCHOOLGATE__SCHOOL_APP__LISTEN".to_owned(), "127.0.0.1:0".to_owned())],
             data: None,
         }
     }
@@ -333,8 +336,7 @@ impl Site {
         if let Some(control) = &mut self.control
             && !control.is_running()
         {
-            keep(control, "--control", self.addresses.control);
-            self.addresses.control = control.start().await?.control;
+            control.start().await?;
         }
         self.try_start_proxy().await
     }
@@ -349,15 +351,7 @@ impl Site {
 
     async fn try_start_proxy(&mut self) -> Result<(), StartError> {
         if !self.proxy.is_running() {
-            let Addresses { http, https, status, control } = self.addresses;
-            keep(&mut self.proxy, "--http", http);
-            keep(&mut self.proxy, "--https", https);
-            keep(&mut self.proxy, "--status", status);
-            if self.control.is_none() {
-                keep(&mut self.proxy, "--control", control);
-            }
-            let bound = self.proxy.start().await?;
-            self.addresses = Addresses { control: bound.control.or(control), ..bound };
+            self.proxy.start().await?;
         }
         Ok(())
     }
@@ -394,11 +388,12 @@ impl Drop for Site {
     }
 }
 
-/// Ports were free ones at the first start; a restart is found where it was.
-fn keep(process: &mut Process, flag: &str, address: Option<SocketAddr>) {
-    if let Some(address) = address {
-        process.set_flag(flag, &address.to_string());
-    }
+/// Takes one more port and gives its address.
+fn reserve(ports: &mut Vec<ReservedPort>) -> String {
+    let port = ReservedPort::new();
+    let address = port.to_string();
+    ports.push(port);
+    address
 }
 
 fn text(path: &Path) -> String {
@@ -413,11 +408,10 @@ mod tests {
 
     /// A stand-in for the binary: writes what it was given as its addresses, then waits or ends.
     const STAND_IN: &str = r#"#!/bin/sh
-http=127.0.0.1:1001
 while [ $# -gt 0 ]; do
     case $1 in
         --data-dir) data=$2 ;;
-        --http) [ "$2" = 127.0.0.1:0 ] || http=$2 ;;
+        --http) http=$2 ;;
     esac
     shift
 done
@@ -442,9 +436,10 @@ wait
     async fn a_site_restarts_on_the_addresses_it_had_and_stops() {
         let dir = TempDir::new().expect("a directory");
         let mut site = Site::builder(stand_in(&dir)).up().await;
-        assert_eq!(site.http().port(), 1001);
+        let first = site.http();
         site.restart().await;
-        assert!(site.log().ends_with("started with 127.0.0.1:1001\n"));
+        assert_eq!(site.http(), first);
+        assert!(site.log().ends_with(&format!("started with {first}\n").repeat(2)));
         assert!(site.proxy.is_running());
         assert!(site.stop().await.success());
         assert!(!site.proxy.is_running());

@@ -1,7 +1,7 @@
 //! Limits of a whole fleet: slices of each tenant's rate, leased beside the request path.
 //!
 //! A request asks what this node has: what is left of the slice, or else the node's share of the limit. Meanwhile
-//! [`run`] looks at the tenants that make requests, twenty times a second, and asks the [`bank`] for what they will need
+//! `run` looks at the tenants that make requests, twenty times a second, and asks the `bank` for what they will need
 //! next: one command for each slice. No request waits for Redis, and when Redis is slow, full, refusing or gone, slices run
 //! out and the share holds.
 //!
