@@ -14,7 +14,7 @@ use schoolgate_acme::transport::HttpsTransport;
 use schoolgate_acme::worker::Worker;
 use schoolgate_config::model::{DomainName, Revision};
 use schoolgate_config::seal::Keeper;
-use schoolgate_config::settings::{AcmeLimits, Eab, Issuer, Settings};
+use schoolgate_config::settings::{AcmeAuthority, Eab, Issuer, Settings};
 use schoolgate_config::time::{Clock, new_ulid};
 use schoolgate_control_api::publish::FeedServer;
 use schoolgate_store::{Store, StoreError};
@@ -103,46 +103,10 @@ fn holder(data: &Path) -> anyhow::Result<String> {
 
 /// The CAs of the settings, the first before the second.
 fn authorities(settings: &Settings) -> anyhow::Result<Vec<Authority>> {
-    let (first, second) = (&settings.acme, &settings.acme.fallback);
-    let mut all = vec![authority(
-        settings,
-        Asked {
-            name: &first.name,
-            directory: &first.directory,
-            root_ca: &first.root_ca,
-            contact: &first.contact,
-            eab: &first.eab,
-            profile: &first.profile,
-            limits: first.limits,
-        },
-    )?];
-    if !second.directory.is_empty() {
-        let asked = Asked {
-            name: &second.name,
-            directory: &second.directory,
-            root_ca: &second.root_ca,
-            contact: &second.contact,
-            eab: &second.eab,
-            profile: &second.profile,
-            limits: second.limits,
-        };
-        all.push(authority(settings, asked)?);
-    }
-    Ok(all)
+    settings.acme.authorities().map(|asked| authority(settings, asked)).collect()
 }
 
-/// One CA of the settings.
-struct Asked<'a> {
-    name: &'a str,
-    directory: &'a str,
-    root_ca: &'a str,
-    contact: &'a [String],
-    eab: &'a Eab,
-    profile: &'a str,
-    limits: AcmeLimits,
-}
-
-fn authority(settings: &Settings, asked: Asked<'_>) -> anyhow::Result<Authority> {
+fn authority(settings: &Settings, asked: AcmeAuthority<'_>) -> anyhow::Result<Authority> {
     let root = (!asked.root_ca.is_empty()).then(|| settings.path(asked.root_ca));
     let transport = HttpsTransport::new(root.as_deref())?;
     Ok(Authority {

@@ -1,6 +1,6 @@
 //! What has to be true of `[acme]` before anything is ordered.
 
-use super::{Acme, Eab, Issuer, SettingsError};
+use super::{Acme, AcmeLimits, Eab, Issuer, SettingsError};
 use crate::model::{CaId, DomainName};
 
 impl Acme {
@@ -14,46 +14,67 @@ impl Acme {
         if self.issuer == Issuer::Internal {
             return Ok(());
         }
-        let first = Asked {
-            section: "acme",
-            name: &self.name,
-            directory: &self.directory,
-            contact: &self.contact,
-            terms_agreed: self.terms_agreed,
-            eab: &self.eab,
-        };
-        first.check()?;
-        let second = &self.fallback;
-        if second.directory.is_empty() {
-            return Ok(());
+        for authority in self.authorities() {
+            authority.check()?;
         }
-        let second = Asked {
-            section: "acme.fallback",
-            name: &second.name,
-            directory: &second.directory,
-            contact: &second.contact,
-            terms_agreed: second.terms_agreed,
-            eab: &second.eab,
-        };
-        second.check()?;
-        if second.name == self.name {
+        if self.fallback.name == self.name && !self.fallback.directory.is_empty() {
             return refuse("acme.fallback.name", &self.name, "another name than that of the first CA");
         }
         Ok(())
     }
+
+    /// The CAs to ask: the first, then the second if there is one.
+    pub fn authorities(&self) -> impl Iterator<Item = AcmeAuthority<'_>> {
+        let first = AcmeAuthority {
+            section: "acme",
+            name: &self.name,
+            directory: &self.directory,
+            root_ca: &self.root_ca,
+            contact: &self.contact,
+            terms_agreed: self.terms_agreed,
+            eab: &self.eab,
+            profile: &self.profile,
+            limits: self.limits,
+        };
+        let second = &self.fallback;
+        let second = (!second.directory.is_empty()).then_some(AcmeAuthority {
+            section: "acme.fallback",
+            name: &second.name,
+            directory: &second.directory,
+            root_ca: &second.root_ca,
+            contact: &second.contact,
+            terms_agreed: second.terms_agreed,
+            eab: &second.eab,
+            profile: &second.profile,
+            limits: second.limits,
+        });
+        std::iter::once(first).chain(second)
+    }
 }
 
-/// What a CA is asked with.
-struct Asked<'a> {
+/// One CA as the settings describe it.
+#[derive(Debug, Clone, Copy)]
+pub struct AcmeAuthority<'a> {
+    /// Where in the settings it stands.
     section: &'static str,
-    name: &'a str,
-    directory: &'a str,
-    contact: &'a [String],
+    /// What it is called in the API and in metrics.
+    pub name: &'a str,
+    /// Its ACME directory, an `https://` address.
+    pub directory: &'a str,
+    /// A root to trust for the directory, PEM; empty: the system's.
+    pub root_ca: &'a str,
+    /// `mailto:` addresses.
+    pub contact: &'a [String],
     terms_agreed: bool,
-    eab: &'a Eab,
+    /// The external account binding (RFC 8555 section 7.3.4), if it wants one.
+    pub eab: &'a Eab,
+    /// The certificate profile; empty: the CA's default.
+    pub profile: &'a str,
+    /// What may be asked of it.
+    pub limits: AcmeLimits,
 }
 
-impl Asked<'_> {
+impl AcmeAuthority<'_> {
     fn check(&self) -> Result<(), SettingsError> {
         let key = |key: &str| format!("{}.{key}", self.section);
         if let Err(e) = self.name.parse::<CaId>() {

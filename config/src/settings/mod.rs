@@ -8,6 +8,7 @@ mod load;
 mod redis;
 mod sections;
 
+pub use acme::AcmeAuthority;
 #[cfg(any(test, fuzzing))]
 pub(crate) use load::load_text;
 pub use load::{Overlay, SettingsError, load};

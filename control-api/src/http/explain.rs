@@ -16,7 +16,7 @@ use schoolgate_config::model::{NodeId, Revision};
 
 use super::params::Params;
 use super::problem::Problem;
-use super::write::{read_body, read_json};
+use super::write::read_json;
 use super::{Answer, Api, Stop};
 use crate::operation::Refusal;
 use crate::operation::permission::{Operator, Subject};
@@ -74,7 +74,7 @@ pub(super) async fn post(
 ) -> Answer {
     params.finish()?;
     operator.may_everywhere(Subject::Revisions.read())?;
-    let value = read_json(&headers, &read_body(body).await?)?;
+    let value = read_json(&headers, body).await?;
     let invalid = |pointer: &str, message: String| Refusal::invalid(pointer, "invalid", message);
     let question: ExplainQuestion = serde_json::from_value(value).map_err(|e| invalid("", e.to_string()))?;
     let answer = match (question.request, question.request_id, question.at_revision) {

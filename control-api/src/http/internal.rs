@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
 
 use schoolgate_config::feed::{NodeReport, ReportTaken, RequestAnswers, RequestQuestions};
 use schoolgate_config::model::{NodeId, Revision, TenantId};
@@ -16,7 +17,7 @@ use schoolgate_config::usage::{QuotaKind, QuotaUse, UsageFlush, UsageTaken};
 use super::auth::Node;
 use super::params::Params;
 use super::problem::Problem;
-use super::write::{read_body, read_json};
+use super::write::read_json;
 use super::{Answer, Api};
 
 /// What came after a revision; an empty body when nothing did.
@@ -51,10 +52,8 @@ pub(super) async fn report(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let value = read_json(&headers, &read_body(body).await?)?;
     // Reports come from proxies of this release or the next: unknown fields are theirs to have.
-    let report: NodeReport =
-        serde_json::from_value(value).map_err(|e| Problem::bad_request(format!("the body is not a report: {e}")))?;
+    let report: NodeReport = read_as("report", &headers, body).await?;
     if report.node.as_str() != node {
         return Err(Problem::bad_request("the report is of another node than the path").into());
     }
@@ -96,9 +95,7 @@ pub(super) async fn usage(
     body: Body,
 ) -> Answer {
     let node = node_of(&node)?;
-    let value = read_json(&headers, &read_body(body).await?)?;
-    let flush: UsageFlush = serde_json::from_value(value)
-        .map_err(|e| Problem::bad_request(format!("the body is no flush of usage: {e}")))?;
+    let flush: UsageFlush = read_as("flush of usage", &headers, body).await?;
     // A proxy sends on what it had not sent under an earlier name, so this need not be the node that sends.
     if flush.parts.len() > UsageFlush::MOST_PARTS || flush.quotas.len() > UsageFlush::MOST_QUOTAS {
         let message = format!("{node} sends a flush with more than {} parts", UsageFlush::MOST_PARTS);
@@ -136,11 +133,15 @@ pub(super) async fn answers(
     body: Body,
 ) -> Answer {
     let node = node_of(&node)?;
-    let value = read_json(&headers, &read_body(body).await?)?;
-    let RequestAnswers { answers } =
-        serde_json::from_value(value).map_err(|e| Problem::bad_request(format!("the body is no answer: {e}")))?;
+    let RequestAnswers { answers } = read_as("list of answers", &headers, body).await?;
     api.feed.answer(&node, answers);
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The body as what `what` names it.
+async fn read_as<T: DeserializeOwned>(what: &str, headers: &HeaderMap, body: Body) -> Result<T, Problem> {
+    let value = read_json(headers, body).await?;
+    serde_json::from_value(value).map_err(|e| Problem::bad_request(format!("the body is no {what}: {e}")))
 }
 
 fn node_of(text: &str) -> Result<NodeId, Problem> {

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::params::Params;
 use super::problem::Problem;
-use super::write::{read_body, read_json};
+use super::write::read_json;
 use super::{Answer, Api};
 use crate::operation::Refusal;
 use crate::operation::permission::{Operator, Subject};
@@ -43,7 +43,7 @@ pub(super) async fn isolation(
 ) -> Answer {
     params.finish()?;
     operator.may_everywhere(Subject::Nodes.write())?;
-    let options = match read_json(&headers, &read_body(body).await?)? {
+    let options = match read_json(&headers, body).await? {
         Value::Null => IsolationOptions::default(),
         value => serde_json::from_value(value).map_err(|e| Refusal::invalid("", "invalid", e.to_string()))?,
     };

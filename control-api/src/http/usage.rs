@@ -14,7 +14,7 @@ use schoolgate_store::{Page, UsageQuery};
 use super::auth::Instance;
 use super::params::Params;
 use super::problem::Problem;
-use super::write::{read_body, read_json};
+use super::write::read_json;
 use super::{Answer, Api, ListAnswer};
 use crate::operation::permission::{Operator, Subject};
 use crate::operation::tenants::{self, TenantKey};
@@ -159,6 +159,6 @@ pub(super) async fn report(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let body = read_json(&headers, &read_body(body).await?)?;
+    let body = read_json(&headers, body).await?;
     Ok(Json(usage::take_report(&api.store, &tenants, &body, api.clock.unix_ms()).await?).into_response())
 }

@@ -88,7 +88,7 @@ impl FromRequest<Api> for WriteRequest {
         let expected = expected_versions(&parts.headers)?;
         let key = if parts.method == Method::POST { read_key(&parts.headers)? } else { None };
         let bytes = read_body(body).await?;
-        let body = read_json(&parts.headers, &bytes)?;
+        let body = parse_json(&parts.headers, &bytes)?;
         let mut context = Context::new(&SHA256);
         for part in [parts.method.as_str(), parts.uri.path(), parts.uri.query().unwrap_or_default()] {
             context.update(part.as_bytes());
@@ -125,7 +125,7 @@ fn read_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 ///
 /// # Errors
 /// 413, 408, 400.
-pub(crate) async fn read_body(body: Body) -> Result<bytes::Bytes, Problem> {
+async fn read_body(body: Body) -> Result<bytes::Bytes, Problem> {
     let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX).collect()).await;
     match collected {
         Err(_) => Err(Problem::of_status(StatusCode::REQUEST_TIMEOUT)),
@@ -142,7 +142,7 @@ pub(crate) async fn read_body(body: Body) -> Result<bytes::Bytes, Problem> {
 ///
 /// # Errors
 /// 415, 400.
-pub(crate) fn read_json(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
+fn parse_json(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
@@ -160,6 +160,14 @@ pub(crate) fn read_json(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Prob
         return Err(Problem::bad_request(format!("the body is nested deeper than {DEPTH_MAX} levels")));
     }
     Ok(value)
+}
+
+/// The whole body, parsed; `Null` where it is empty.
+///
+/// # Errors
+/// 413, 408, 415, 400.
+pub(crate) async fn read_json(headers: &HeaderMap, body: Body) -> Result<Value, Problem> {
+    parse_json(headers, &read_body(body).await?)
 }
 
 fn depth(value: &Value) -> usize {
