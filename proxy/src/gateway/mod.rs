@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{HOST, SET_COOKIE};
+use http::header::{HOST, SET_COOKIE, TE};
 use http::{HeaderMap, HeaderValue, Version};
 use ipnet::IpNet;
 use pingora_core::protocols::http::ServerSession;
@@ -419,6 +419,12 @@ impl Gateway {
             set_target(upstream, &target);
         }
         change_fields(upstream, |headers| self.rewrite_fields(session, headers, exchange));
+        let sent = session.req_header();
+        if (sent.version, upstream.version) == (Version::HTTP_2, Version::HTTP_2) && sent.headers.contains_key(TE) {
+            // Pingora forgets it of a session that is not its own. The gate lets nothing else through, and a gRPC server
+            // insists on it.
+            let _ = upstream.insert_header(TE, HeaderValue::from_static("trailers"));
+        }
     }
 
     /// The backend's final answer begins.
@@ -458,7 +464,7 @@ impl Gateway {
         if session.req_header().version == Version::HTTP_10 {
             response::without_chunks(headers);
         }
-        if session.is_http2() {
+        if session.req_header().version == Version::HTTP_2 {
             response::for_http2(headers);
         }
     }

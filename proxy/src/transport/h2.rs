@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::edge::Worker;
 use super::h1::DRAIN_BODY;
+use super::h2_upload::H2Upload;
 use super::{ConnInfo, EdgeIo, Flood, Serve, TransportLimits, Upload};
 
 /// Malformed requests that a connection survives: 32. A client with a bug makes a few; more is an attack on the parser.
@@ -105,8 +106,12 @@ pub(super) async fn serve<A: Serve>(worker: &Arc<Worker<A>>, io: Box<EdgeIo>) {
                 }
                 serving.fetch_add(1, Ordering::Relaxed);
                 let (worker, serving) = (Arc::clone(worker), Serving(Arc::clone(&serving), Arc::clone(&info)));
-                let upload = if session.is_body_empty() { Upload::None } else { Upload::Possible };
-                let mut session = ServerSession::new_http2(session);
+                let (upload, mut session) = if session.is_body_empty() {
+                    (Upload::None, ServerSession::new_http2(session))
+                } else {
+                    (Upload::Possible, ServerSession::new_custom(Box::new(H2Upload::new(session))))
+                };
+                session.set_read_timeout(Some(limits.body_stall));
                 session.set_write_timeout(Some(limits.write_stall));
                 session.set_total_drain_timeout(Some(DRAIN_BODY));
                 let tasks = worker.tasks.clone();

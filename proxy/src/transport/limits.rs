@@ -26,7 +26,7 @@ pub struct TransportLimits {
     pub field_bytes: usize,
     /// Bytes held for clients in all: 256 MiB. Above it new requests get 503 ([`super::Budget`]).
     pub buffered_bytes: usize,
-    /// How long an HTTP/1.1 request body may stand still: 30 s. (HTTP/2 bodies are timed by the request filters.)
+    /// How long a request body may stand still while it is waited for: 30 s.
     pub body_stall: Duration,
     /// How long a client may take nothing of what we have for it: 60 s.
     pub write_stall: Duration,

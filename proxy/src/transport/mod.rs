@@ -9,7 +9,7 @@
 //! 3. `proxy_header`, then [`crate::tls`]: who the client is, and the handshake, under one deadline.
 //! 4. `io`: [`EdgeIo`], the stream that Pingora reads and writes.
 //! 5. `h1`, with `head` and `chunks`: the keep-alive loop; nothing but the stream is alive while a connection idles.
-//! 6. `h2`, with `frames`: the HTTP/2 driver, and what a client may make it do.
+//! 6. `h2`, with `frames` and `h2_upload`: the HTTP/2 driver, what a client may make it do, and how long a body may take.
 
 mod admission;
 mod budget;
@@ -22,6 +22,7 @@ mod frames;
 pub(crate) mod fuzzing;
 mod h1;
 mod h2;
+mod h2_upload;
 mod handshakes;
 mod head;
 mod io;

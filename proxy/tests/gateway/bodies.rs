@@ -79,6 +79,38 @@ async fn a_body_that_stalls_is_cut_on_both_protocols() {
 }
 
 #[tokio::test]
+async fn a_patient_pool_does_not_let_a_body_stand_still_for_longer() {
+    let origin = Origin::start().await;
+    let pool = json!({"timeouts": {"read_ms": 60_000, "first_byte_ms": 60_000}});
+    let site = given([origin.url()]).pool(pool).body_stall(Duration::from_millis(300)).start().await;
+    for http in [Http::One, Http::Two] {
+        let stalled = futures_util::stream::StreamExt::chain(
+            futures_util::stream::iter([Ok::<_, std::io::Error>("begun")]),
+            futures_util::stream::pending(),
+        );
+        let visitor = site.visitor("greenhill.school.test", http);
+        let sending = visitor.request(Method::POST, "/").body(reqwest::Body::wrap_stream(stalled)).send();
+        let answer = tokio::time::timeout(Duration::from_secs(20), sending).await.expect("cut").unwrap();
+        assert_eq!(answer.status(), 408, "{http:?}");
+        let slow = visitor.request(Method::POST, "/delay/1000").body("all of it").send().await.unwrap();
+        assert_eq!(slow.status(), 200, "{http:?}: once the body is whole the time is the backend's");
+    }
+}
+
+#[tokio::test]
+async fn who_listens_need_not_speak() {
+    let origin = Origin::start().await;
+    let site = given([origin.url()]).body_stall(Duration::from_millis(600)).start().await;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<&'static str, std::io::Error>>(1);
+    let body = futures_util::stream::unfold(receiver, |mut r| async move { r.recv().await.map(|piece| (piece, r)) });
+    let visitor = site.visitor("greenhill.school.test", Http::Two);
+    let answer = visitor.request(Method::POST, "/stream/10/200").body(reqwest::Body::wrap_stream(body)).send();
+    let text = answer.await.unwrap().text().await.unwrap();
+    assert!(text.ends_with("chunk 9\n"), "two seconds of an answer, and the body never ended: {text}");
+    drop(sender);
+}
+
+#[tokio::test]
 async fn a_body_that_comes_slowly_but_steadily_passes() {
     let origin = Origin::start().await;
     let pool = json!({"timeouts": {"read_ms": 300}});
