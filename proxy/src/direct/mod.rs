@@ -35,7 +35,6 @@ use tracing::{debug, error};
 
 use self::connection::{Broke, Connection, Head};
 use self::idle::{Idle, Key};
-use crate::answer::Answer;
 use crate::balance::retry::Failure;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
@@ -157,8 +156,7 @@ impl Driver {
         if session.response_written().is_some() {
             return End::Broken;
         }
-        let tenant = exchange.tenant.as_ref().map(|t| &*t.tenant);
-        let answer = Answer::fault(fault, id, tenant, &session.req_header().headers);
+        let answer = Gateway::told(fault, session, exchange);
         if answer.send(session, true).await.is_ok() { End::Whole } else { End::Broken }
     }
 

@@ -143,18 +143,21 @@ impl Gateway {
         }
         let (answer, keep) = match admitted {
             Ok(Admitted::Forward) => return Ok(false),
-            Ok(Admitted::Answer(answer)) => (answer, true),
+            Ok(Admitted::Answer(answer)) => (secured(answer, session, exchange), true),
             Err(Refused { fault, keep }) => {
                 exchange.fault = Some(fault);
-                let tenant = exchange.tenant.as_ref().map(|t| &*t.tenant);
-                let answer = Answer::fault(fault, &exchange.request_id, tenant, &session.req_header().headers);
-                (answer.limited(exchange.limited.as_deref()), keep)
+                (Self::told(fault, session, exchange), keep)
             }
         };
-        let security = exchange.tenant.as_ref().map(|tenant| &tenant.live.security);
-        let answer = answer.secured(security, transport(session.req_header(), exchange));
         answer.send(session, keep).await?;
         Ok(true)
+    }
+
+    /// What the client is told of a fault: in its school's colours and with its security headers, if it has a school.
+    pub(crate) fn told(fault: Fault, session: &ServerSession, exchange: &Exchange) -> Answer {
+        let tenant = exchange.tenant.as_ref().map(|tenant| &*tenant.tenant);
+        let answer = Answer::fault(fault, &exchange.request_id, tenant, &session.req_header().headers);
+        secured(answer.limited(exchange.limited.as_deref()), session, exchange)
     }
 
     /// The context of a request that has just arrived.
@@ -519,6 +522,12 @@ impl Gateway {
         );
         true
     }
+}
+
+/// An answer of ours with the security headers of its school.
+fn secured(answer: Answer, session: &ServerSession, exchange: &Exchange) -> Answer {
+    let security = exchange.tenant.as_ref().map(|tenant| &tenant.live.security);
+    answer.secured(security, transport(session.req_header(), exchange))
 }
 
 /// How a refusal is answered. One that is no answer of ours but a redirect has no fault; it is made elsewhere.

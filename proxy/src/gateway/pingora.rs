@@ -14,9 +14,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tracing::{debug, error};
 
 use super::Gateway;
-use super::facts::transport;
 use super::target::forget_case;
-use crate::answer::Answer;
 use crate::balance::retry::Failure;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
@@ -235,12 +233,8 @@ impl ProxyHttp for Gateway {
         }
         let answered = session.response_written().is_some();
         if let Some(fault) = fault.filter(|_| !answered) {
-            let tenant = exchange.tenant.as_ref().map(|t| &*t.tenant);
-            let answer = Answer::fault(fault, id, tenant, &session.req_header().headers);
-            let security = exchange.tenant.as_ref().map(|tenant| &tenant.live.security);
-            let answer = answer.secured(security, transport(session.req_header(), exchange));
             // The machinery does not go on with this connection, so the answer says so.
-            let _ = answer.send(session, false).await;
+            let _ = Self::told(fault, session, exchange).send(session, false).await;
         } else {
             // A client must be able to tell a broken answer from a whole one.
             session.downstream_session.shutdown().await;
