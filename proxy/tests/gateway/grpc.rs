@@ -53,6 +53,21 @@ async fn trailers_reach_the_client_from_an_http_2_backend() {
 }
 
 #[tokio::test]
+async fn of_a_backends_trailers_only_those_pass_that_mean_nothing_but_themselves() {
+    let origin = Origin::start().await;
+    let site = given([origin.h2c_url()]).start().await;
+    let (answer, mut sending) = call(&site, "/trailers/forged").await;
+    sending.send_data(Bytes::new(), true).unwrap();
+    let mut body = tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap().into_body();
+    while let Some(piece) = body.data().await {
+        let piece = piece.unwrap();
+        body.flow_control().release_capacity(piece.len()).unwrap();
+    }
+    let trailers = body.trailers().await.unwrap().expect("trailers");
+    assert_eq!(trailers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["grpc-status"]);
+}
+
+#[tokio::test]
 async fn messages_of_a_call_pass_both_ways_while_it_lasts() {
     let origin = Origin::start().await;
     let site = given([origin.h2c_url()]).start().await;

@@ -139,9 +139,14 @@ pub(super) async fn respond(
             with_length(streamed(state, "text/plain", BodyExt::boxed(StreamBody::new(pieces))), announced)
         }
         ["close"] => return Err(Refusal::Close),
-        ["trailers"] => {
+        ["trailers", rest @ ..] => {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            if rest == ["forged"] {
+                for name in ["x-tenant-id", "set-cookie", "content-length", "x-request-id"] {
+                    trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
+                }
+            }
             let frames = [Ok(Frame::data(Bytes::from_static(b"body\n"))), Ok(Frame::trailers(trailers))];
             let mut answer = streamed(state, "text/plain", BodyExt::boxed(StreamBody::new(stream::iter(frames))));
             answer.headers_mut().insert(header::TRAILER, HeaderValue::from_static("grpc-status"));

@@ -17,6 +17,7 @@
 //! | `/close` | closes without an answer |
 //! | `/early/{code}` | that status, without reading the request body |
 //! | `/trailers` | a body, then the trailer `grpc-status: 0` |
+//! | `/trailers/forged` | the same, with trailers that nobody may believe |
 //! | `/duplex` | the request body, piece by piece as it comes |
 //! | `/ws` | a WebSocket that echoes |
 //! | anything else | the echo: a JSON object of [`RequestHead`] with `body_bytes`, `body_sha256` and `origin` |
