@@ -1,7 +1,6 @@
 //! Bodies of writes, put together from flags.
 
 use std::io::Read;
-use std::path::Path;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -19,6 +18,16 @@ pub(crate) struct Fields {
     file: Option<String>,
 }
 
+/// The text of a file; `-` is standard input.
+pub(crate) fn text_of(file: &str) -> anyhow::Result<String> {
+    if file != "-" {
+        return std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"));
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
+    Ok(text)
+}
+
 /// A body under construction.
 #[derive(Debug, Default)]
 pub(crate) struct Body(Map<String, Value>);
@@ -27,13 +36,7 @@ impl Body {
     /// Begins with `--file`; `--set` comes over everything in [`Self::finish`].
     pub(crate) fn begin(fields: &Fields) -> anyhow::Result<Self> {
         let Some(file) = fields.file.as_deref() else { return Ok(Self::default()) };
-        let mut text = String::new();
-        if file == "-" {
-            std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
-        } else {
-            text = std::fs::read_to_string(Path::new(file)).with_context(|| format!("{file} cannot be read"))?;
-        }
-        match serde_json::from_str(&text).with_context(|| format!("{file} is not JSON"))? {
+        match serde_json::from_str(&text_of(file)?).with_context(|| format!("{file} is not JSON"))? {
             Value::Object(fields) => Ok(Self(fields)),
             _ => bail!("{file} does not hold a JSON object"),
         }

@@ -1,13 +1,12 @@
 //! `schoolgate certificate`
 
-use std::io::Read;
-
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::api::{Api, Connection, Write};
+use super::body::text_of;
 use super::resource::Resource;
 use super::{DeleteArgs, GetArgs, output};
 
@@ -104,15 +103,6 @@ impl CertificateUpload {
             "domains": self.domains,
         }))
     }
-}
-
-fn text_of(file: &str) -> anyhow::Result<String> {
-    if file != "-" {
-        return std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"));
-    }
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
-    Ok(text)
 }
 
 /// Does it.

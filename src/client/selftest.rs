@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::api::{Api, Connection, Write};
+use super::body::text_of;
 use super::output::{self, Column, Format, text_at};
 
 const ROWS: &[Column] =
@@ -32,6 +33,9 @@ pub(crate) struct IsolationArgs {
     /// Where the gateway serves HTTPS on the control API's machine [default: the gateway of the same process]
     #[arg(long, value_name = "ADDRESS")]
     https: Option<SocketAddr>,
+    /// File of a token (JWT) that is good for school B, `-` for standard input: plays the tricks that need one as well
+    #[arg(long, value_name = "FILE")]
+    token: Option<String>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -40,7 +44,8 @@ pub(crate) struct IsolationArgs {
 pub(crate) async fn run(command: &SelftestCommand) -> anyhow::Result<()> {
     let SelftestCommand::Isolation(args) = command;
     let api = Api::connect(&args.connection)?;
-    let options = json!({ "tenants": args.tenants, "https": args.https });
+    let token = args.token.as_deref().map(text_of).transpose()?;
+    let options = json!({ "tenants": args.tenants, "https": args.https, "token": token });
     let report = api.write(Method::POST, &["selftest", "isolation"], Some(&options), &Write::default()).await?;
     match api.format {
         Format::Json => output::json(&report)?,

@@ -5,12 +5,13 @@ use std::process::Output;
 use std::sync::Arc;
 
 use rustls::pki_types::PrivateKeyDer;
-use schoolgate_testkit::{Origin, Site};
+use schoolgate_config::time::{Clock, SystemClock};
+use schoolgate_testkit::{Origin, Site, TokenSigner, eventually};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::{gateway, gateway_with, school};
+use crate::{SOON, gateway, gateway_with, school};
 
 fn run(site: &Site, args: &[&str]) -> Output {
     let data = site.control_data().display().to_string();
@@ -53,6 +54,68 @@ async fn a_sound_gateway_in_front_of_the_school_app_passes() {
     for part in ["nothing crosses", "A         birch", "/whoami", "?tenant=B"] {
         assert!(text.contains(part), "`{part}` is not in\n{text}");
     }
+}
+
+/// A token of an issuer, for a school, that is good for so many seconds.
+fn token(signer: &TokenSigner, tenant: &str, seconds: i64) -> String {
+    let exp = SystemClock.unix_ms() / 1_000 + seconds;
+    signer.token("k", &json!({"iss": "https://id.example", "aud": "school", "exp": exp, "tenantId": tenant}))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_good_token_of_the_other_school_nothing_crosses_either() {
+    let site = Site::builder(env!("CARGO_BIN_EXE_schoolgate")).school_apps(1).up().await;
+    let api = site.api();
+    // The first zone by name is the one that is tested.
+    let zone = json!({"name": "campus.test", "shared_host": "api.campus.test", "trusted_callers": ["127.0.0.1/32"]});
+    api.post("zones", zone).await.expect(201);
+    let signer = TokenSigner::ed25519();
+    let issuer = json!({"id": "idp", "issuer": "https://id.example", "audiences": ["school"], "leeway_s": 0,
+        "jwks": {"keys": [signer.jwk("k")]}});
+    api.post("token-issuers", issuer).await.expect(201);
+    for slug in ["ash", "birch"] {
+        school(&api, slug, "shared").await;
+    }
+    for host in ["ash.campus.test", "birch.campus.test", "api.campus.test"] {
+        eventually(SOON, || async { site.tls(host).await.is_ok() }).await;
+    }
+    let file = site.data().join("token-of-birch");
+    let with = |token: &str| {
+        std::fs::write(&file, format!("{token}\n")).expect("written");
+        run(&site, &["--json", "--tenants", "ash,birch", "--token", &file.display().to_string()])
+    };
+    let good = token(&signer, "birch", 600);
+    let report = passes(&with(&good));
+    let rows = report["rows"].as_array().expect("rows");
+    let row = |case: &str, protocol: &str| {
+        let found = rows.iter().find(|row| row["case"] == case && row["protocol"] == protocol);
+        found.unwrap_or_else(|| panic!("{case} over {protocol}"))["got"].as_str().expect("text").to_owned()
+    };
+    for protocol in ["h1", "h2"] {
+        assert_eq!(row("good token of B, host B", protocol), "200 for birch");
+        assert_eq!(row("good token of B", protocol), "403 TENANT_MISMATCH");
+        assert_eq!(row("good token of B, twice", protocol), "401 INVALID_TOKEN_FORMAT");
+        assert_eq!(row("token of B with another signature, host B", protocol), "401 INVALID_TOKEN");
+        assert_eq!(row("good token of B, X-Tenant-Slug: A, on the shared host", protocol), "403 TENANT_MISMATCH");
+    }
+    assert!(!report.to_string().contains(&good) && !site.log().contains(&good), "it is shown to nobody");
+
+    for (token, part) in [
+        ("x".to_owned(), "not a JSON Web Token"),
+        (token(&TokenSigner::ed25519(), "birch", 600), "its signature is not the issuer's"),
+        (token(&signer, "birch", -5), "it has expired"),
+        (token(&signer, "birch", 20), "60 are needed"),
+        (token(&signer, "ash", 600), "it names `ash`, and must name the second school, birch, alone"),
+        (token(&signer, "nosuch", 600), "it names `nosuch`"),
+    ] {
+        let output = with(&token);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains(part), "{part}: {error}");
+    }
+    api.patch("token-issuers/idp?wait=applied", json!({"zone": "localhost"})).await.expect(200);
+    let output = with(&good);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("counts in the zone localhost only, and ash.campus.test is not in it"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,10 +17,10 @@ use super::write::read_json;
 use super::{Answer, Api};
 use crate::operation::Refusal;
 use crate::operation::permission::{Operator, Subject};
-use crate::selftest::{self, IsolationReport};
+use crate::selftest::{self, IsolationReport, TokenOfB};
 
 /// What is to be tested.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IsolationOptions {
     /// Two tenants, by id or slug; the two active ones that were made first if not given.
@@ -29,6 +29,9 @@ pub(crate) struct IsolationOptions {
     /// Where the gateway serves HTTPS on this machine; needed where the control plane runs without it.
     #[schema(value_type = Option<String>)]
     https: Option<SocketAddr>,
+    /// A token (JWT) that is good for the second tenant, for the tricks that need one. It goes to the gateway and nowhere
+    /// else: it is neither kept nor shown.
+    token: Option<String>,
 }
 
 /// Plays every known trick by which one school could reach another on the running gateway.
@@ -55,10 +58,15 @@ pub(super) async fn isolation(
         let message = format!("{https} is not on this machine: the self-test goes to loopback addresses only");
         return Err(Refusal::invalid("/https", "not_loopback", message).into());
     }
-    let (a, b) = selftest::pick(&api.publisher.table(), &options.tenants)
+    let table = api.publisher.table();
+    let (a, b) = selftest::pick(&table, &options.tenants)
         .map_err(|error| Refusal::invalid("/tenants", "no_subjects", error.to_string()))?;
+    let now = api.clock.unix_ms().div_euclid(1_000);
+    let token = options.token.map(|token| TokenOfB::check(&table, &token, &a, &b, now)).transpose();
+    let token = token.map_err(|error| Refusal::invalid("/token", "proves_nothing", error.to_string()))?;
+    drop(table);
     let report = tokio::select! {
-        report = selftest::run(https, a, b) => report,
+        report = selftest::run(https, a, b, token) => report,
         () = api.stop.cancelled() => {
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "STOPPING", "the control plane is stopping").into());
         }

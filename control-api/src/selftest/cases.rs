@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::Subject;
+use super::{Subject, TokenOfB};
 
 /// Where every request goes: the school app says there for whom it answers.
 const PATH: &str = "/whoami";
@@ -114,11 +114,14 @@ impl Asked {
     }
 }
 
-/// Every trick by which a visitor of `a` could reach `b`.
-pub(super) fn tricks(a: &Subject, b: &Subject) -> Vec<Case> {
+/// Every trick by which a visitor of `a` could reach `b`; with a token that is good for `b`, if there is one.
+pub(super) fn tricks(a: &Subject, b: &Subject, token: Option<&TokenOfB>) -> Vec<Case> {
     let mut cases = Vec::new();
     for protocol in [Protocol::H1, Protocol::H2] {
         said_well(a, b, protocol, &mut cases);
+        if let Some(token) = token {
+            with_token(a, b, token, protocol, &mut cases);
+        }
     }
     by_hand(a, b, &mut cases);
     over_h2(a, b, &mut cases);
@@ -204,6 +207,50 @@ fn said_well(a: &Subject, b: &Subject, protocol: Protocol, cases: &mut Vec<Case>
     ] {
         add(&format!("{name}, handshake for A"), &a.host, to(&host), Expected::Refusal);
         add(&format!("{name}, handshake for it"), &host, to(&host), Expected::Refusal);
+    }
+}
+
+/// What a visitor can try who has a token of school B.
+fn with_token(a: &Subject, b: &Subject, token: &TokenOfB, protocol: Protocol, cases: &mut Vec<Case>) {
+    let good = format!("Bearer {}", token.as_str());
+    let mut add = |name: &str, sni: &str, authority: &str, query: &str, fields: &[(&str, &str)], expected: Expected| {
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let asked = Asked { authority: authority.to_owned(), path: format!("{PATH}{query}"), fields };
+        cases.push(Case { name: name.to_owned(), sni: sni.to_owned(), requests: asked.over(protocol), expected });
+    };
+    let authorization = ("Authorization", good.as_str());
+    let (slug_a, slug_b) = (("X-Tenant-Slug", a.slug.as_str()), ("X-Tenant-Slug", b.slug.as_str()));
+    let (host_a, host_b) = (a.host.as_str(), b.host.as_str());
+    // Unless this one passes, the others prove nothing.
+    add("good token of B, host B", host_b, host_b, "", &[authorization], Expected::For(b.slug.clone()));
+    add("good token of B", host_a, host_a, "", &[authorization], Expected::Refusal);
+    let lower = good.replacen("Bearer", "bearer", 1);
+    add("good token of B, `bearer`", host_a, host_a, "", &[("Authorization", &lower)], Expected::Refusal);
+    add("good token of B, X-Tenant-Slug: A", host_a, host_a, "", &[authorization, slug_a], Expected::Refusal);
+    add("good token of B, X-Tenant-Slug: B", host_a, host_a, "", &[authorization, slug_b], Expected::Refusal);
+    let query_a = format!("?tenant={}", a.slug);
+    add("good token of B, ?tenant=A", host_a, host_a, &query_a, &[authorization], Expected::Refusal);
+    add("good token of B, twice", host_a, host_a, "", &[authorization, authorization], Expected::Refusal);
+    let unsigned = format!("Bearer {}", unsigned(&a.slug, &a.id.to_string()));
+    let both = [("Authorization", unsigned.as_str()), authorization];
+    add("unsigned token of A, then good token of B", host_a, host_a, "", &both, Expected::Refusal);
+    let tampered = format!("Bearer {}", token.tampered());
+    let tampered = [("Authorization", tampered.as_str())];
+    add("token of B with another signature, host B", host_b, host_b, "", &tampered, Expected::Refusal);
+    if let Some(shared) = &a.shared_host {
+        let on = "on the shared host";
+        add(
+            &format!("good token of B, handshake for A, {on}"),
+            host_a,
+            shared,
+            "",
+            &[authorization],
+            Expected::Refusal,
+        );
+        let crossed = [authorization, slug_a];
+        add(&format!("good token of B, X-Tenant-Slug: A, {on}"), shared, shared, "", &crossed, Expected::Refusal);
+        let query = format!("good token of B, ?tenant=A, {on}");
+        add(&query, shared, shared, &query_a, &[authorization], Expected::Refusal);
     }
 }
 

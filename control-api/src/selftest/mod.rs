@@ -6,12 +6,14 @@
 //!
 //! * `subjects`: which two schools.
 //! * `cases`: the tricks.
+//! * `token`: a token that is good for B, if somebody brings one.
 //! * `connection`: TLS, HTTP/1.1 by hand, HTTP/2.
 //! * `verdict`: what an answer proves.
 
 mod cases;
 mod connection;
 mod subjects;
+mod token;
 mod verdict;
 
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use subjects::{Subject, SubjectError, pick};
+pub use token::{TokenNotOfB, TokenOfB};
 pub use verdict::Evidence;
 
 use cases::{Case, Protocol};
@@ -56,8 +59,8 @@ pub struct IsolationRow {
     pub ok: bool,
 }
 
-/// Drives the gateway at `https` with the schools `a` and `b`.
-pub async fn run(https: SocketAddr, a: Subject, b: Subject) -> IsolationReport {
+/// Drives the gateway at `https` with the schools `a` and `b`; with a token of `b`, if there is one.
+pub async fn run(https: SocketAddr, a: Subject, b: Subject, token: Option<TokenOfB>) -> IsolationReport {
     let alone = [
         cases::alone(&a, Protocol::H1),
         cases::alone(&a, Protocol::H2),
@@ -70,7 +73,7 @@ pub async fn run(https: SocketAddr, a: Subject, b: Subject) -> IsolationReport {
         asked.push((case, reply));
     }
     let evidence = Evidence::of(asked.iter().map(|(_, reply)| reply));
-    for case in cases::tricks(&a, &b) {
+    for case in cases::tricks(&a, &b, token.as_ref()) {
         let reply = connection::ask(https, &case).await;
         asked.push((case, reply));
     }

@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn an_answer_for_the_other_school_is_a_crossing_whatever_was_expected() {
         let (a, b) = (subject(1, "ash"), subject(2, "birch"));
-        for case in tricks(&a, &b).iter().chain([&alone(&a, Protocol::H1)]) {
+        for case in tricks(&a, &b, None).iter().chain([&alone(&a, Protocol::H1)]) {
             assert!(!row(case, &whoami("birch", "birch"), Evidence::Whoami, &a, &b).ok, "{}", case.name);
             assert!(!row(case, &whoami("ash", "ash, birch"), Evidence::Whoami, &a, &b).ok, "{}", case.name);
             assert!(!row(case, &Reply::Silent, Evidence::Whoami, &a, &b).ok, "{}", case.name);
