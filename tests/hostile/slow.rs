@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use schoolgate_testkit::{Origin, Site, TlsConn};
+use schoolgate_testkit::{OriginProcess, Site, TlsConn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-use crate::watch::{Watch, milliseconds, row};
+use crate::watch::{Neighbour, Watch, milliseconds, row};
 use crate::{HOST, gateway, with_backend};
 
 /// Slow clients at once: below what one address may have.
@@ -101,14 +101,27 @@ async fn endured(site: &Site, way: Slow) -> Option<Duration> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes a minute and a quiet machine: tests/hostile/run"]
 async fn who_is_slow_is_cut_and_a_bystander_is_served_meanwhile() {
-    let origin = Origin::start().await;
+    let origin = OriginProcess::start("attacked", "watch::origin_process").await;
     let site = with_backend(gateway().settings(SETTINGS), origin.addr()).await;
-    row(&["slow clients", "at once", "cut", "after", "RSS before", "peak", "bystander p50", "p99", "failed"]
-        .map(str::to_owned));
-    row(&["---"; 9].map(str::to_owned));
+    let neighbour = Neighbour::moves_in(&site).await;
+    row(&[
+        "slow clients",
+        "at once",
+        "cut",
+        "after",
+        "RSS before",
+        "peak",
+        "bystander p50",
+        "p99",
+        "without backend p50",
+        "p99",
+        "failed",
+    ]
+    .map(str::to_owned));
+    row(&["---"; 11].map(str::to_owned));
     let mut wrong = Vec::new();
     for way in WAYS {
-        let watch = Watch::begin(&site).await;
+        let watch = Watch::begin(&site, &neighbour).await;
         let clients = way.clients();
         let all = futures_util::future::join_all((0..clients).map(|_| endured(&site, way))).await;
         let seen = watch.end().await;
@@ -121,8 +134,10 @@ async fn who_is_slow_is_cut_and_a_bystander_is_served_meanwhile() {
             format!("≤ {:.1} s", longest.as_secs_f64()),
             format!("{} MiB", seen.before_kib / 1024),
             format!("{} MiB", seen.peak_kib / 1024),
-            format!("{} ms", milliseconds(seen.quantile(0.5))),
-            format!("{} ms", milliseconds(seen.quantile(0.99))),
+            milliseconds(seen.served.quantile(0.5)),
+            milliseconds(seen.served.quantile(0.99)),
+            milliseconds(seen.own.quantile(0.5)),
+            milliseconds(seen.own.quantile(0.99)),
             seen.failed.to_string(),
         ]);
         if cut.len() < clients || longest > PATIENCE + GRACE {

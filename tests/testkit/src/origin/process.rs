@@ -98,6 +98,11 @@ impl OriginProcess {
         &self.name
     }
 
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// `http://…`, as pools take it.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
