@@ -1,6 +1,5 @@
 //! `schoolgate certificate`
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};

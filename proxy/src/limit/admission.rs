@@ -215,7 +215,12 @@ impl Limiter {
         let mut passes = false;
         if let Some(rule) = rate {
             match self.peek_rate(limits, rule.limit, now_ns) {
-                Ok(_) => passes = true,
+                Ok(room) => {
+                    passes = true;
+                    // Should another limit refuse it, it takes nothing from this one.
+                    told.minute =
+                        room.map(|room| Member { left: room.left + 1, seconds: room.full_in_ns.div_ceil(SECOND) });
+                }
                 Err(Wait(wait)) => {
                     told.minute = Some(Member { left: 0, seconds: wait.div_ceil(SECOND) });
                     see(rule.mode, Layer::Rate, Fault::RateLimited, wait);
@@ -247,6 +252,7 @@ impl Limiter {
             if fault == Fault::RateLimited {
                 limits.refused.fetch_add(1, Relaxed);
             }
+            told.day = told.day.or_else(|| left_today(ask));
             return Err(limited(fault, wait, told));
         };
 
@@ -319,12 +325,13 @@ impl Limiter {
         Ok(())
     }
 
-    fn peek_rate(&self, limits: &TenantLimits, rate: Rate, now_ns: u64) -> Result<Room, Wait> {
+    /// Whether the rate would let it through; what would then be left, as far as this node knows.
+    fn peek_rate(&self, limits: &TenantLimits, rate: Rate, now_ns: u64) -> Result<Option<Room>, Wait> {
         let now_ms = now_ns / 1_000_000;
         match limits.lease.peek(now_ms) {
-            Leased::Taken(_) => Ok(Room { left: 0, full_in_ns: 0 }),
+            Leased::Taken(_) => Ok(None),
             Leased::Empty(until_ms) => Err(until(until_ms, now_ns)),
-            Leased::None => limits.rate.peek(rate, now_ns),
+            Leased::None => limits.rate.peek(rate, now_ns).map(Some),
         }
     }
 
@@ -369,7 +376,7 @@ impl Limiter {
             let value = rule.limit.value;
             let used = ask.limits.used(quota, period.number);
             if quota == QuotaKind::Requests {
-                told.day = Some(Member { left: value.saturating_sub(used), seconds: period.seconds_left(ask.now_ms) });
+                told.day = left_today(ask);
             }
             let level = Level::of(used, value);
             if level == Level::Fine {
@@ -397,6 +404,13 @@ fn quotas(ask: &Ask<'_>) -> impl Iterator<Item = (QuotaKind, Rule<Quota>, Period
     let requests = ask.enforced.requests.map(|rule| (QuotaKind::Requests, rule, ask.calendar.day));
     let bytes = ask.enforced.bytes.map(|rule| (QuotaKind::Bytes, rule, ask.calendar.month));
     requests.into_iter().chain(bytes)
+}
+
+/// What is left of the day's requests.
+fn left_today(ask: &Ask<'_>) -> Option<Member> {
+    let day = ask.calendar.day;
+    let left = |rule: Rule<Quota>| rule.limit.value.saturating_sub(ask.limits.used(QuotaKind::Requests, day.number));
+    ask.enforced.requests.map(|rule| Member { left: left(rule), seconds: day.seconds_left(ask.now_ms) })
 }
 
 struct TooMany;

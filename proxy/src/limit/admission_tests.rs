@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use schoolgate_config::calendar::Calendar;
 use schoolgate_config::model::{LimitMode, LimitName, Limits, Plan, Quota, QuotaMode, TimeZone};
 
+use super::fields::Member;
 use super::*;
 use crate::fault::Fault;
 
@@ -91,6 +92,22 @@ fn each_layer_refuses_with_its_own_fault() {
     let sockets = World::new(Limits { websockets: Some(0), ..Limits::default() });
     assert_eq!(sockets.ask(Kind::WebSocket, None, Counts::Yes).err().map(|l| l.fault), Some(Fault::ConcurrencyLimited));
     assert_eq!(sockets.fault(), None);
+}
+
+#[test]
+fn whatever_refused_the_client_is_told_how_its_limits_stand() {
+    let world = World::new(Limits {
+        requests_per_minute: Some(60),
+        burst: Some(5),
+        requests_per_day: hard(10),
+        in_flight: Some(1),
+        ..Limits::default()
+    });
+    let _one = world.request().expect("room");
+    let refused = world.request().expect_err("one is in progress");
+    assert_eq!(refused.fault, Fault::ConcurrencyLimited);
+    let left = |member: Option<Member>| member.map(|member| member.left);
+    assert_eq!((left(refused.told.minute), left(refused.told.day)), (Some(4), Some(9)), "it used nothing up");
 }
 
 #[test]
