@@ -47,7 +47,17 @@ fn attacks() -> Vec<Attack> {
     let plain = |name, first: Vec<u8>, again| Attack { name, settings: &[], first, again, rounds: 20_000, hold: false };
     // A field of 4,000 bytes in the table, then one byte for each copy of it.
     let bomb: Vec<u8> = [pseudo("GET", "/"), remembered("x", &"y".repeat(4_000))].concat();
+    let nobody = Attack {
+        name: "nobody attacks",
+        settings: &[],
+        first: Vec::new(),
+        again: |_| Vec::new(),
+        rounds: 0,
+        hold: true,
+    };
     vec![
+        // What the machine does to a bystander by itself.
+        nobody,
         plain("rapid reset", Vec::new(), |n| [get(stream(n), "/delay/100"), reset(stream(n))].concat()),
         plain("MadeYouReset: window update of 0", Vec::new(), |n| {
             [get(stream(n), "/delay/100"), frame(WINDOW_UPDATE, 0, stream(n), &[0; 4])].concat()
