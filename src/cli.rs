@@ -59,6 +59,12 @@ pub(crate) enum Command {
     /// Routes: list, get, create, update, delete
     #[command(subcommand)]
     Route(client::route::RouteCommand),
+    /// Maintenance of the whole platform: show, begin, end
+    #[command(subcommand)]
+    Maintenance(client::maintenance::MaintenanceCommand),
+    /// What takes a while, such as moving a school: list, show, watch, cancel
+    #[command(subcommand)]
+    Operation(client::operation::OperationCommand),
     /// Zones: list, get, create, update, delete
     #[command(subcommand)]
     Zone(client::zone::ZoneCommand),

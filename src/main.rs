@@ -43,6 +43,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Plan(command) => client::run(client::plan::run(&command)),
         Command::Route(command) => client::run(client::route::run(&command)),
         Command::Limits(command) => client::run(client::limits::run(&command)),
+        Command::Maintenance(command) => client::run(client::maintenance::run(&command)),
+        Command::Operation(command) => client::run(client::operation::run(&command)),
         Command::Zone(command) => client::run(client::zone::run(&command)),
         Command::Token(command) => client::run(client::token::run(&command)),
         Command::TokenIssuer(command) => client::run(client::token_issuer::run(&command)),

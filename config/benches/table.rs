@@ -1,4 +1,4 @@
-//! What a request and a change cost at 10, 1,000 and 100,000 tenants (each with one domain).
+//! What a request and a change cost at 10, 1,000 and 100,000 tenants (each with one domain), and with up to 1,000 routes.
 //!
 //! `cargo bench -p schoolgate-config`. The promise (DESIGN.md section 13): at most 5 % of a request more at 100,000
 //! tenants than at 10, and a delta whose cost follows the change. Baselines are in `tests/load/README.md`.
@@ -62,6 +62,8 @@ fn benches(c: &mut Criterion) {
                         query: Some("page=2"),
                         headers: &(),
                         token: &(),
+                        now_ms: 0,
+                        chance: 0,
                     };
                     black_box(decide(&table, &request).is_ok())
                 });
@@ -82,5 +84,40 @@ fn benches(c: &mut Criterion) {
     c.bench_function("delta/decode", |b| b.iter(|| black_box(decode_delta(&bytes).expect("whole"))));
 }
 
-criterion_group!(table_benches, benches);
+/// What finding a route costs at 1 to 1,000 routes of one scope: every path ends at the last of them, which has no path,
+/// because none of the others is for it (`/nothing/here`), or at one of them (`/app-7/…`).
+fn routes(c: &mut Criterion) {
+    let zone_host = "school-1.schools.example";
+    for routes in [1_u32, 10, 100, 1_000] {
+        let changes = (0..routes).map(|n| {
+            let route = serde_json::json!({
+                "id": RouteId::from_parts(1, u128::from(n)), "match": {"path_prefix": format!("/app-{n}/api/")},
+                "action": {"pool": "shared"},
+            });
+            let route: Route = serde_json::from_value(route).expect("a route");
+            Change::Put(route.into())
+        });
+        let table = table(10).with_changes(Revision(2), &changes.collect::<Vec<_>>(), &NoLive).expect("holds together");
+        for (name, path) in [("route/found", "/app-0/api/students"), ("route/none", "/nothing/here")] {
+            let request = RequestFacts {
+                secure: true,
+                sni: Some(zone_host),
+                authority: Some(zone_host),
+                client: [192, 0, 2, 1].into(),
+                method: "GET",
+                path,
+                query: None,
+                headers: &(),
+                token: &(),
+                now_ms: 0,
+                chance: 0,
+            };
+            c.bench_with_input(BenchmarkId::new(name, routes), &request, |b, request| {
+                b.iter(|| black_box(decide(&table, request).is_ok()));
+            });
+        }
+    }
+}
+
+criterion_group!(table_benches, benches, routes);
 criterion_main!(table_benches);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::identity::RecordedRequest;
-use crate::model::{DomainName, IssuerId, KeyId, NodeId, Revision, Slug, TenantId};
+use crate::model::{DomainName, IssuerId, KeyId, NodeId, PoolId, Revision, Slug, TenantId};
 use crate::snapshot::{Delta, Snapshot, WireError, decode_delta, decode_snapshot, encode_delta, encode_snapshot};
 
 /// What came after a revision.
@@ -95,6 +95,9 @@ pub struct NodeReport {
     /// How it finds its backends.
     #[serde(default)]
     pub backends: Vec<BackendReport>,
+    /// What became of the requests of tenants that have a canary; at most [`CanaryReport::MOST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canaries: Vec<CanaryReport>,
     /// Things an operator should know, such as a last-good file that was damaged and set aside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
@@ -217,6 +220,91 @@ impl BackendChange {
     pub const MOST: usize = 64;
 }
 
+/// What became of a tenant's requests at one proxy since a share of them goes to another pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CanaryReport {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Where the share goes.
+    pub pool: PoolId,
+    /// The share.
+    pub moved: ShareReport,
+    /// The rest.
+    pub rest: ShareReport,
+}
+
+impl CanaryReport {
+    /// Tenants in one report: 256. More are not moved at once.
+    pub const MOST: usize = 256;
+}
+
+/// Requests of one side of a canary, counted since it was there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct ShareReport {
+    /// Those that ended with a status from 500 on, or that the canary's pool could not take.
+    pub errors: u64,
+    /// Those in flight now.
+    pub in_flight: u64,
+    /// Those that ended, by the time to the first byte of the answer: one number for each of [`Self::BOUNDS_US`], and
+    /// one for those above.
+    pub latency: Vec<u64>,
+}
+
+impl ShareReport {
+    /// Upper bounds of the times, microseconds.
+    pub const BOUNDS_US: [u64; 13] = [
+        1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+        10_000_000,
+    ];
+
+    /// Where a time is counted.
+    pub fn bucket(micros: u64) -> usize {
+        Self::BOUNDS_US.iter().position(|bound| micros <= *bound).unwrap_or(Self::BOUNDS_US.len())
+    }
+
+    /// How many ended.
+    pub fn requests(&self) -> u64 {
+        self.latency.iter().sum()
+    }
+
+    /// The bound that 99 of 100 did not take longer than, microseconds; `None` when none ended. Above the last bound
+    /// it is twice that one.
+    pub fn p99_us(&self) -> Option<u64> {
+        let requests = self.requests();
+        let mut left = requests.checked_sub(1)? * 99 / 100;
+        for (at, count) in self.latency.iter().enumerate() {
+            if *count > left {
+                return Some(Self::BOUNDS_US.get(at).copied().unwrap_or(Self::BOUNDS_US[12] * 2));
+            }
+            left -= count;
+        }
+        None
+    }
+
+    /// With those of another node.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        let at = |counts: &[u64], n: usize| counts.get(n).copied().unwrap_or(0);
+        let latency = (0..=Self::BOUNDS_US.len()).map(|n| at(&self.latency, n).saturating_add(at(&other.latency, n)));
+        Self {
+            errors: self.errors.saturating_add(other.errors),
+            in_flight: self.in_flight.saturating_add(other.in_flight),
+            latency: latency.collect(),
+        }
+    }
+
+    /// What came since `before`. A node that counts less than before began anew: all it has came since.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        if self.requests() < before.requests() || self.errors < before.errors {
+            return self.clone();
+        }
+        let at = |n: usize| before.latency.get(n).copied().unwrap_or(0);
+        let latency = self.latency.iter().enumerate().map(|(n, count)| count.saturating_sub(at(n)));
+        Self { errors: self.errors - before.errors, in_flight: self.in_flight, latency: latency.collect() }
+    }
+}
+
 /// A host that clients ask one proxy for and no tenant has: a school that is not set up yet, one that has left, or a
 /// stranger's name pointing here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -328,6 +416,9 @@ pub struct BackendReport {
     pub address: String,
     /// `up`, `unhealthy`, `ejected`, `draining` or `disabled`.
     pub state: String,
+    /// Whether an active check has said so; a backend that was never checked is taken for `up`.
+    #[serde(default)]
+    pub checked: bool,
     /// Requests in flight to it.
     pub in_flight: u64,
     /// Why it is not up.
@@ -338,6 +429,33 @@ pub struct BackendReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn share(latency: &[(usize, u64)], errors: u64) -> ShareReport {
+        let mut counts = vec![0; ShareReport::BOUNDS_US.len() + 1];
+        for (at, count) in latency {
+            counts[*at] = *count;
+        }
+        ShareReport { errors, in_flight: 0, latency: counts }
+    }
+
+    #[test]
+    fn ninety_nine_of_a_hundred_took_no_longer() {
+        assert_eq!(share(&[], 0).p99_us(), None);
+        assert_eq!(share(&[(0, 1)], 0).p99_us(), Some(1_000));
+        assert_eq!(share(&[(0, 99), (4, 1)], 0).p99_us(), Some(1_000));
+        assert_eq!(share(&[(0, 98), (4, 2)], 0).p99_us(), Some(25_000));
+        assert_eq!(share(&[(13, 7)], 0).p99_us(), Some(20_000_000));
+    }
+
+    #[test]
+    fn shares_add_up_over_nodes_and_begin_anew_with_a_node() {
+        let (one, two) = (share(&[(0, 5), (1, 1)], 1), share(&[(1, 4)], 0));
+        let both = one.plus(&two);
+        assert_eq!((both.requests(), both.errors), (10, 1));
+        assert_eq!(both.since(&one).requests(), 4);
+        assert_eq!(one.since(&both).requests(), 6, "a node that was started again counts from nothing");
+        assert_eq!(both.since(&ShareReport::default()), both);
+    }
 
     #[test]
     fn an_answer_reads_back_as_written_and_a_cut_one_is_refused() {

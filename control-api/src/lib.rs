@@ -22,14 +22,16 @@ mod context_keys;
 mod http;
 mod jwks;
 mod metrics;
+mod moving;
 mod operation;
 mod sealing;
 mod socket;
 
-pub use background::{DomainChecks, KeyRefresher, PlatformFacts, StoredTxt};
+pub use background::{DomainChecks, KeyRefresher, MaintenanceWindows, PlatformFacts, StoredTxt};
 pub use bootstrap::{ADMIN_TOKEN, BootstrapError, INSTANCE_TOKEN, JWKS, NODE_TOKEN, bootstrap};
 pub use context_keys::{ContextKeys, Rotation};
 pub use jwks::jwks;
+pub use moving::{Migrations, PoolMaker};
 pub use sealing::{Elsewhere, SealRotation};
 pub use server::{ControlError, ControlHandle, ControlOptions, ControlServer, SocketNeed, SocketOptions};
 pub use socket::SocketError;

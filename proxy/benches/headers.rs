@@ -67,8 +67,7 @@ fn headers(c: &mut Criterion) {
             let up = Upward {
                 has_unwanted: false,
                 cookie_crumbs: false,
-                tenant: &tenant.live,
-                context: &context,
+                tenant: Some((&tenant.live, &context)),
                 route: None,
                 request_id: &request_id,
                 peer: std::net::IpAddr::from([203, 0, 113, 9]),

@@ -58,6 +58,8 @@ fn recorded() -> RecordedRequest {
         tenant_slugs: Vec::new(),
         fields: ["host", "accept", "user-agent", "cookie"].map(str::to_owned).to_vec(),
         conditions: Vec::new(),
+        cookies: Vec::new(),
+        chance: 0,
         token: RecordedToken::Absent,
         happened: Happened { status: 200, ..Happened::default() },
     }

@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::forward::request_id::RequestId;
 use crate::limit::{Limited, Passed};
 use crate::live::{NodeLive, TenantPermit};
-use crate::observe::Mismatch;
+use crate::observe::{InShare, Mismatch};
 use crate::transport::Held;
 
 /// What is known of one request. Made by `new_ctx`, dropped when the request is over; its permits return then,
@@ -27,6 +27,8 @@ pub struct Exchange {
     pub(crate) began: Instant,
     /// The same moment by the wall clock, milliseconds since 1970.
     pub(crate) began_ms: i64,
+    /// Chance of its own: what a canary shares requests by.
+    pub(crate) chance: u64,
     /// Our identifier of it.
     pub(crate) request_id: RequestId,
     /// Who asks. Set by `request_filter`.
@@ -53,6 +55,8 @@ pub struct Exchange {
     pub(crate) limited: Option<Box<Limited>>,
     /// What its body would be refused for, were that not in shadow. Set by `request_filter`.
     pub(crate) body_shadow: u64,
+    /// The side of its tenant's canary that it is on, if there is one. Set by `request_filter`.
+    pub(crate) share: Option<InShare>,
     /// Bytes of its body. Counted by `request_body_filter`.
     pub(crate) body: BodyMeter,
     /// What of its body may still wait for a backend. Set by `request_body_filter`.
@@ -80,6 +84,8 @@ impl std::fmt::Debug for Exchange {
 /// Where a request goes.
 pub(crate) struct Target {
     pub(crate) pool: Arc<PoolEntry<NodeLive>>,
+    /// Of a canary's share: the pool of the rest, for when the canary's has nobody to offer.
+    pub(crate) otherwise: Option<Arc<PoolEntry<NodeLive>>>,
     pub(crate) route: Option<Arc<Route>>,
     /// The host in canonical form with the client's port, if that is not what the client sent.
     pub(crate) host: Option<HeaderValue>,
@@ -133,6 +139,7 @@ impl Exchange {
         Self {
             began,
             began_ms,
+            chance: fastrand::u64(..),
             request_id: RequestId::new(began_ms),
             client: None,
             head: Head::default(),
@@ -146,6 +153,7 @@ impl Exchange {
             turn: None,
             limited: None,
             body_shadow: u64::MAX,
+            share: None,
             body: BodyMeter::new(u64::MAX, LeastRate::NONE, began),
             upward: None,
             downward: None,
@@ -168,9 +176,11 @@ impl Exchange {
         self.began.elapsed()
     }
 
-    /// Time that its pool leaves it; `None`: as long as it takes. A switched protocol has no end.
+    /// Time that its route and pool leave it; `None`: as long as it takes. A switched protocol has no end.
     pub(crate) fn time_left(&self) -> Option<Duration> {
-        let total = self.target.as_ref()?.pool.pool.timeouts.total_ms.filter(|_| !self.head.upgrade)?;
+        let target = self.target.as_ref()?;
+        let of_route = target.route.as_ref().and_then(|route| route.action.timeouts?.total_ms);
+        let total = of_route.or(target.pool.pool.timeouts.total_ms).filter(|_| !self.head.upgrade)?;
         Some(Duration::from_millis(total).saturating_sub(self.elapsed()))
     }
 

@@ -11,6 +11,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use http::HeaderValue;
 use ring::hmac;
 use ring::rand::SystemRandom;
+use schoolgate_config::feed::CanaryReport;
 use schoolgate_config::model::{Balance, Pool, Tenant};
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::settings::SecurityHeaders;
@@ -25,7 +26,7 @@ use crate::forward::context::Contexts;
 use crate::forward::security::Prepared;
 use crate::forward::upstream_tls::UpstreamTlsReady;
 use crate::limit::{Enforced, Kind, Limiter, TenantLimits, Today};
-use crate::observe::{BackendView, Counted, Observe, PoolCounters, TenantCounters};
+use crate::observe::{BackendView, CanaryCounters, Counted, Observe, PoolCounters, TenantCounters};
 
 /// Makes the live parts of a proxy's tables; one for all tables of a node.
 #[derive(Debug, Default)]
@@ -82,7 +83,7 @@ impl Live for NodeLive {
                     limits: before.limits.clone(),
                     circuits: before.circuits.clone(),
                 };
-                self.tenant_live(tenant, kept)
+                TenantLive { canary: canary(tenant, before.canary.as_ref()), ..self.tenant_live(tenant, kept) }
             }
             None => {
                 let (counters, limits, circuits) = Default::default();
@@ -132,6 +133,8 @@ pub struct TenantLive {
     pub(crate) circuits: Arc<Circuits>,
     /// What it is to rendezvous hashing.
     pub(crate) point: Point,
+    /// What became of its requests while it has a canary; handed on while that leads to the same pool.
+    pub(crate) canary: Option<Arc<CanaryCounters>>,
     /// `X-Tenant-ID`.
     pub(crate) id: HeaderValue,
     /// `X-Tenant-Slug`, `X-Subdomain`.
@@ -154,6 +157,7 @@ impl NodeLive {
             today: self.limiter.today(tenant),
             circuits: kept.circuits,
             point: Point::of(tenant.id.bits()),
+            canary: canary(tenant, None),
             id: header_value(&tenant.id.to_string()),
             slug: header_value(tenant.slug.as_str()),
             plan: header_value(tenant.plan.as_str()),
@@ -192,6 +196,13 @@ impl std::ops::Deref for Held {
     fn deref(&self) -> &Enforced {
         self.0.as_ref().expect("held with a value only")
     }
+}
+
+/// The counters of a tenant's canary: those of before, when that led to the same pool.
+fn canary(tenant: &Tenant, before: Option<&Arc<CanaryCounters>>) -> Option<Arc<CanaryCounters>> {
+    let pool = &tenant.canary.as_ref()?.pool;
+    let known = before.filter(|before| before.pool == *pool).cloned();
+    Some(known.unwrap_or_else(|| Arc::new(CanaryCounters::new(pool.clone()))))
 }
 
 /// Identifiers are labels and ULIDs, which every header may carry.
@@ -240,6 +251,12 @@ impl Counted for NodeLive {
 
     fn waiting(pool: &LivePool) -> u32 {
         pool.queue.depth()
+    }
+
+    fn canary(tenant: &Tenant, live: &TenantLive) -> Option<CanaryReport> {
+        let counters = live.canary.as_ref()?;
+        let (moved, rest) = (counters.moved(), counters.rest(live.counters.in_flight()));
+        Some(CanaryReport { tenant: tenant.id, pool: counters.pool.clone(), moved, rest })
     }
 
     fn backends(_: &Pool, pool: &LivePool) -> Vec<BackendView> {

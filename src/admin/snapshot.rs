@@ -107,6 +107,7 @@ fn shown(object: &Object) -> Value {
         Object::Domain(v) => json!(v),
         Object::Route(v) => json!(v),
         Object::TokenIssuer(v) => json!(v),
+        Object::Platform(v) => json!(v),
         Object::AcmeAccount(v) => json!(v),
         Object::Challenge(v) => json!(v),
         Object::Certificate(v) => json!(v.about),

@@ -9,6 +9,8 @@ pub(crate) mod explain;
 pub(crate) mod keys;
 mod ladder;
 pub(crate) mod limits;
+pub(crate) mod maintenance;
+pub(crate) mod operation;
 mod output;
 pub(crate) mod plan;
 pub(crate) mod pool;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::api::{Api, Connection, Write};
 use super::body::{Body, Fields};
+use super::maintenance::Maintenance;
 use super::output::Column;
 use super::resource::Resource;
 use super::{DeleteArgs, GetArgs, ListArgs, WriteArgs};
@@ -50,6 +51,10 @@ pub(crate) enum PoolCommand {
     SetClientCertificate(ClientCertificateSet),
     /// Show none any more
     RemoveClientCertificate(ClientCertificateRemove),
+    /// Answer visitors of all its tenants with 503 and Retry-After, now or in a window
+    Maintenance(Maintenance),
+    /// Serve its tenants again
+    Resume(PoolResume),
 }
 
 /// `schoolgate pool set-client-certificate`
@@ -133,6 +138,17 @@ pub(crate) struct BackendUpdate {
     connection: Connection,
 }
 
+/// `schoolgate pool resume`
+#[derive(Debug, Args)]
+pub(crate) struct PoolResume {
+    /// Its name
+    id: String,
+    #[command(flatten)]
+    write: Write,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 /// `schoolgate pool drain`, …
 #[derive(Debug, Args)]
 pub(crate) struct BackendAction {
@@ -196,6 +212,14 @@ pub(crate) async fn run(command: &PoolCommand) -> anyhow::Result<()> {
         }
         PoolCommand::Drain(args) => act("drain", args).await,
         PoolCommand::Undrain(args) => act("undrain", args).await,
+        PoolCommand::Maintenance(args) => {
+            let path = ["pools", &args.id, "maintenance"];
+            let Maintenance { window, .. } = args;
+            super::write(Method::POST, &path, Some(&window.body()), &window.write, &window.connection).await
+        }
+        PoolCommand::Resume(args) => {
+            super::write(Method::POST, &["pools", &args.id, "resume"], None, &args.write, &args.connection).await
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::api::{Api, Connection, Write};
-use super::body::{Body, switch};
+use super::body::{Body, Fields, switch};
+use super::maintenance::Maintenance;
 use super::resource::Resource;
 use super::{DeleteArgs, GetArgs, ListArgs, WriteArgs};
 
@@ -39,12 +40,14 @@ pub(crate) enum TenantCommand {
     Suspend(Action),
     /// Serve it again
     Resume(Action),
-    /// Answer its visitors with 503 and Retry-After
-    Maintenance(Action),
+    /// Answer its visitors with 503 and Retry-After, now or in a window
+    Maintenance(Maintenance),
     /// Keep it, and do not serve it
     Archive(Action),
     /// Bring back an archived one
     Restore(Action),
+    /// Move it to another plan, another pool, or both, while its visitors go on
+    Migrate(Migrate),
     /// List its domains
     Domains(GetArgs),
 }
@@ -108,6 +111,26 @@ pub(crate) struct TenantUpdate {
     fields: TenantFields,
 }
 
+/// `schoolgate tenant migrate`
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    /// Slug or id
+    id: String,
+    /// The plan it is to be on
+    #[arg(long)]
+    plan: Option<String>,
+    /// The pool it is to be on [default: its own, or one of its own where the plan wants that]
+    #[arg(long)]
+    pool: Option<String>,
+    /// Follow it until it ends; the exit status says whether it was done
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    write: Write,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 /// `schoolgate tenant suspend`, …
 #[derive(Debug, Args)]
 pub(crate) struct Action {
@@ -159,15 +182,33 @@ pub(crate) async fn run(command: &TenantCommand) -> anyhow::Result<()> {
         TenantCommand::Delete(args) => TENANTS.delete(&tenant_key(&args.id), args).await,
         TenantCommand::Suspend(args) => act("suspend", args).await,
         TenantCommand::Resume(args) => act("resume", args).await,
-        TenantCommand::Maintenance(args) => act("maintenance", args).await,
+        TenantCommand::Maintenance(args) => {
+            let path = ["tenants", &tenant_key(&args.id), "maintenance"];
+            let Maintenance { window, .. } = args;
+            super::write(Method::POST, &path, Some(&window.body()), &window.write, &window.connection).await
+        }
         TenantCommand::Archive(args) => act("archive", args).await,
         TenantCommand::Restore(args) => act("restore", args).await,
+        TenantCommand::Migrate(args) => migrate(args).await,
         TenantCommand::Domains(args) => {
             let api = Api::connect(&args.connection)?;
             let items = api.list(&["tenants", &tenant_key(&args.id), "domains"], &[], None).await?;
             super::output::list(api.format, &items, super::domain::DOMAINS.columns)
         }
     }
+}
+
+async fn migrate(args: &Migrate) -> anyhow::Result<()> {
+    let fields = Fields::default();
+    let body =
+        Body::begin(&fields)?.field("plan", args.plan.as_deref()).field("pool", args.pool.as_deref()).finish(&fields);
+    let path = ["tenants", &tenant_key(&args.id), "migrate"];
+    if !args.watch || args.write.dry_run {
+        return super::write(Method::POST, &path, Some(&body), &args.write, &args.connection).await;
+    }
+    let api = Api::connect(&args.connection)?;
+    let begun = api.write(Method::POST, &path, Some(&body), &args.write).await?;
+    super::operation::watch(&api, &super::output::text_at(&begun, "/id")).await
 }
 
 async fn act(action: &str, args: &Action) -> anyhow::Result<()> {

@@ -87,7 +87,7 @@ impl Certificates {
 
 /// The name under which this process holds leases. It belongs to the data directory, which one process at a time has: so
 /// a process that was killed is followed by itself, and need not wait until its own lease runs out.
-fn holder(data: &Path) -> anyhow::Result<String> {
+pub(super) fn holder(data: &Path) -> anyhow::Result<String> {
     let path = data.join("holder");
     let read = || std::fs::read_to_string(&path).map(|text| text.trim().to_owned());
     match read() {

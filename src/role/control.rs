@@ -16,7 +16,7 @@ use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::Publisher;
 use schoolgate_control_api::{
     ContextKeys, ControlError, ControlHandle, ControlOptions, ControlServer, DomainChecks, Elsewhere, KeyRefresher,
-    Rotation, SealRotation, SocketNeed, SocketOptions, bootstrap,
+    MaintenanceWindows, Migrations, Rotation, SealRotation, SocketNeed, SocketOptions, bootstrap,
 };
 use schoolgate_store::{OpenMode, Store};
 use serde_json::json;
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &ControlArgs) -> anyhow::Result<()> {
     let settings = at(settings, &dir);
     runtime()?.block_on(async {
         let stop = signals::on_stop()?;
-        let plane = ControlPlane::start(&settings).await?;
+        let plane = ControlPlane::start(&settings, Pools::AreGiven).await?;
         dir.publish_addresses(&plane.addresses())?;
         notify::tell(Notice::Ready);
         info!("ready: control API on http://{}", plane.address());
@@ -105,11 +105,21 @@ async fn check_sealed(store: &Store, keeper: &Keeper) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether this process can start instances for a pool that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pools {
+    /// Yes.
+    AreMade,
+    /// No: operators make pools of instances that run elsewhere.
+    AreGiven,
+}
+
 /// The control plane of this process.
 pub(super) struct ControlPlane {
     pub(super) store: Store,
     pub(super) publisher: Publisher,
     pub(super) keeper: Arc<Keeper>,
+    pub(super) migrations: Migrations,
     api: ControlHandle,
     dns: Option<SocketAddr>,
     background: Supervisor,
@@ -118,7 +128,7 @@ pub(super) struct ControlPlane {
 
 impl ControlPlane {
     /// Opens the store and starts everything that works on it.
-    pub(super) async fn start(settings: &Settings) -> anyhow::Result<Self> {
+    pub(super) async fn start(settings: &Settings, pools: Pools) -> anyhow::Result<Self> {
         let keeper = keeper(settings)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = Store::open(&store_url(settings)?, OpenMode::Create).await?;
@@ -138,7 +148,7 @@ impl ControlPlane {
 
         let keys = KeyRefresher::new(store.clone(), publisher.feed(), Arc::clone(&clock));
         let context_keys = ContextKeys::new(Arc::clone(&keeper), &settings.context_keys);
-        let domain_checks = dns::checks(settings, &store, Arc::clone(&clock))?;
+        let domain_checks = dns::checks(settings, pools, &store, Arc::clone(&clock))?;
         let services = (keys.clone(), domain_checks.clone());
         let responder = dns::responder(settings, &store).await?;
         let dns = responder.as_ref().map(schoolgate_dns::Responder::address);
@@ -149,6 +159,23 @@ impl ControlPlane {
         let background = Supervisor::new(stop.clone());
         let (token, service) = (stop.clone(), publisher.clone());
         background.keep_running("publisher", move || service.clone().run(token.clone().cancelled_owned()));
+        let migrations =
+            Migrations::new(store.clone(), publisher.clone(), Arc::clone(&clock), settings.migrate.clone());
+        let (token, inputs) = (stop.clone(), (migrations.clone(), certificates::holder(&settings.data.dir)?));
+        background.keep_running("operations", move || {
+            let (migrations, holder) = inputs.clone();
+            migrations.run(holder, token.clone().cancelled_owned())
+        });
+        let (token, windows) = (stop.clone(), MaintenanceWindows::new(store.clone(), Arc::clone(&clock)));
+        background.keep_running("maintenance windows", move || {
+            let (windows, token) = (windows.clone(), token.clone());
+            async move {
+                tokio::select! {
+                    () = windows.run() => {}
+                    () = token.cancelled() => {}
+                }
+            }
+        });
         let (token, inputs) = (stop.clone(), (store.clone(), publisher.feed(), settings.data.dir.clone()));
         background.keep_running("context keys", move || {
             let (store, feed, data_dir) = inputs.clone();
@@ -187,7 +214,7 @@ impl ControlPlane {
         }
         let token = stop.clone();
         background.keep_running("certificates", move || certificates.clone().run(token.clone().cancelled_owned()));
-        Ok(Self { store, publisher, keeper, api, dns, background, stop })
+        Ok(Self { store, publisher, keeper, migrations, api, dns, background, stop })
     }
 
     /// Where the control API listens.

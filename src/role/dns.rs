@@ -9,8 +9,15 @@ use schoolgate_control_api::{DomainChecks, PlatformFacts, StoredTxt};
 use schoolgate_dns::{CaIdentity, Checker, CheckerOptions, Responder, ResponderOptions, resolvers_of_system};
 use schoolgate_store::Store;
 
+use super::control::Pools;
+
 /// The checks of domains as the settings want them.
-pub(super) fn checks(settings: &Settings, store: &Store, clock: Arc<dyn Clock>) -> anyhow::Result<DomainChecks> {
+pub(super) fn checks(
+    settings: &Settings,
+    pools: Pools,
+    store: &Store,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<DomainChecks> {
     let dns = &settings.dns;
     let resolvers = if dns.resolvers.is_empty() { resolvers_of_system() } else { dns.resolvers.clone() };
     let checker = Checker::new(CheckerOptions { resolvers, authoritative_port: dns.authoritative_port });
@@ -20,6 +27,7 @@ pub(super) fn checks(settings: &Settings, store: &Store, clock: Arc<dyn Clock>) 
         addresses: settings.platform.addresses.clone(),
         issuers: issuers(settings),
         caps: settings.platform.caps.limits(),
+        makes_pools: pools == Pools::AreMade,
     };
     Ok(DomainChecks::new(store.clone(), checker, facts, clock))
 }

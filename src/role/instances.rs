@@ -156,15 +156,9 @@ impl Instances {
         Ok((Self { orders, stop, thread: Some(thread) }, moved))
     }
 
-    /// Starts an instance and waits until it answers.
-    ///
-    /// # Errors
-    /// When it does not start, or does not answer in time.
-    pub(super) async fn start(&self, wanted: Wanted) -> anyhow::Result<Running> {
-        let (answer, receiver) = oneshot::channel();
-        let gone = "the supervisor of the school-app instances is gone";
-        self.orders.send(Order { wanted, answer }).ok().context(gone)?;
-        receiver.await.context(gone)?
+    /// Where more instances are asked for.
+    pub(super) fn starter(&self) -> Starter {
+        Starter(self.orders.clone())
     }
 
     /// Stops all of them, and waits: first politely, then by force.
@@ -176,6 +170,23 @@ impl Instances {
                 error!("the supervisor of the school-app instances panicked");
             }
         }
+    }
+}
+
+/// Asks the supervisor for instances. A clone asks the same one.
+#[derive(Debug, Clone)]
+pub(super) struct Starter(mpsc::UnboundedSender<Order>);
+
+impl Starter {
+    /// Starts an instance and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not start, or does not answer in time.
+    pub(super) async fn start(&self, wanted: Wanted) -> anyhow::Result<Running> {
+        let (answer, receiver) = oneshot::channel();
+        let gone = "the supervisor of the school-app instances is gone";
+        self.0.send(Order { wanted, answer }).ok().context(gone)?;
+        receiver.await.context(gone)?
     }
 }
 

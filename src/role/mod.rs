@@ -8,6 +8,7 @@ mod demo;
 mod dns;
 mod instances;
 mod notify;
+mod own_pools;
 mod pools;
 pub(crate) mod proxy;
 pub(crate) mod school_app;

@@ -19,10 +19,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::control::{self, ControlPlane};
+use super::control::{self, ControlPlane, Pools};
 use super::data_dir::{Addresses, DataDir};
-use super::instances::{Common, Instances, Moved, Running, Wanted};
+use super::instances::{Common, Instances, Moved};
 use super::notify::{self, Notice};
+use super::own_pools::OwnPools;
 use super::proxy::{addresses, start_proxy, stop_proxy};
 use super::start::{self, Flags, runtime};
 use super::supervise::Backoff;
@@ -81,7 +82,7 @@ struct Site {
 
 impl Site {
     async fn start(settings: &Settings, with_demo: bool) -> anyhow::Result<Self> {
-        let plane = ControlPlane::start(settings).await?;
+        let plane = ControlPlane::start(settings, Pools::AreMade).await?;
         let (instances, moves) = Instances::new(Common {
             program: std::env::current_exe().context("this program cannot be found")?,
             data_dir: settings.data.dir.clone(),
@@ -91,7 +92,9 @@ impl Site {
             log: settings.telemetry.log.clone(),
         })?;
         // Before the proxy: it would find its backends dead, and tell so to the first visitors of a second start.
-        start_instances(settings, &plane, &instances, with_demo).await?;
+        let own = Arc::new(OwnPools::new(plane.store.clone(), instances.starter(), settings.school_app.listen));
+        start_instances(settings, &own, with_demo).await?;
+        plane.migrations.make_pools_with(own);
         if with_demo {
             demo::make_schools(&plane.store).await?;
         }
@@ -144,41 +147,21 @@ impl Site {
 }
 
 /// Starts the instances of every pool that has some.
-async fn start_instances(
-    settings: &Settings,
-    plane: &ControlPlane,
-    instances: &Instances,
-    with_demo: bool,
-) -> anyhow::Result<()> {
-    let shared = SHARED_POOL.parse().expect("a label");
+async fn start_instances(settings: &Settings, own: &OwnPools, with_demo: bool) -> anyhow::Result<()> {
+    let shared: PoolId = SHARED_POOL.parse().expect("a label");
     let dedicated = demo::dedicated_pool();
     let wanted = settings.school_app.instances;
-    start_pool(settings, plane, instances, (&shared, PoolKind::Shared, wanted)).await?;
-    // The demo's school stays when the next start does without --demo.
-    if with_demo || !pools::last_addresses(&plane.store, &dedicated).await?.is_empty() {
-        start_pool(settings, plane, instances, (&dedicated, PoolKind::Dedicated, wanted.min(1))).await?;
+    own.start(&shared, PoolKind::Shared, wanted).await?;
+    if with_demo {
+        own.start(&dedicated, PoolKind::Dedicated, wanted.min(1)).await?;
+    }
+    // Those of schools that moved to one of their own; the demo's school stays when the next start does without --demo.
+    for (pool, kind) in own.known().await? {
+        if pool != shared && !(with_demo && pool == dedicated) {
+            own.start(&pool, kind, wanted.min(1)).await?;
+        }
     }
     Ok(())
-}
-
-async fn start_pool(
-    settings: &Settings,
-    plane: &ControlPlane,
-    instances: &Instances,
-    (pool, kind, count): (&PoolId, PoolKind, u32),
-) -> anyhow::Result<()> {
-    let last = pools::last_addresses(&plane.store, pool).await?;
-    let mut running = Vec::new();
-    for number in 0..count as usize {
-        // Where it was the last time, if that is still free: then nothing changes for the proxies.
-        let listen = match last.get(number) {
-            Some(BackendAddress::Http(address)) => *address,
-            _ => settings.school_app.listen,
-        };
-        let Running { address, .. } = instances.start(Wanted { pool: pool.clone(), listen }).await?;
-        running.push(BackendAddress::Http(address));
-    }
-    pools::follow(&plane.store, pool, kind, &running).await
 }
 
 /// Brings pools in step with instances that had to move. A store that does not answer is asked again: until it does the

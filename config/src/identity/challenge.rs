@@ -115,6 +115,8 @@ mod tests {
             query: None,
             headers: &(),
             token: &(),
+            now_ms: 0,
+            chance: 0,
         };
         match decide(table, &facts) {
             Err(Refusal::Challenge(answer)) => answer.to_string(),

@@ -8,10 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{Bearer, Headers, Refusal, RequestFacts, Step, Token, Trace, Trust, Via, Whose, decide_with, destination};
+use super::{
+    Bearer, Headers, Own, Refusal, RequestFacts, Silent, Step, Token, Trace, Trust, Via, Whose, decide_with,
+    line_has_cookie, place_of,
+};
 use crate::limits::{EffectiveLimit, effective, effective_limit};
-use crate::model::{BackendState, LimitName, Limits, Revision, Tenant, TenantId};
-use crate::table::{Live, RoutingTable, TenantEntry};
+use crate::model::{BackendState, HostClass, LimitName, Limits, Revision, Route, Tenant, TenantId};
+use crate::table::{Live, PoolEntry, RoutingTable, TenantEntry};
 
 /// A request as an operator describes it.
 #[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
@@ -80,6 +83,10 @@ impl Headers for DescribedRequest {
         self.lines(name).any(|line| value.is_none_or(|value| line == value))
     }
 
+    fn has_cookie(&self, name: &str, value: &str) -> bool {
+        self.lines("cookie").any(|line| line_has_cookie(line.as_bytes(), name, value))
+    }
+
     fn tenant_ids(&self) -> impl Iterator<Item = &[u8]> {
         self.lines("x-tenant-id").map(str::as_bytes)
     }
@@ -122,7 +129,7 @@ pub struct Explanation {
 /// What the client gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Outcome {
-    /// `forward`, `redirect` or `refuse`.
+    /// `forward`, `redirect`, `answer` or `refuse`.
     #[schema(value_type = String)]
     pub action: &'static str,
     /// The status of our answer; 200 stands for what a backend answers to a request that is forwarded.
@@ -157,11 +164,11 @@ pub struct ExplainedStep {
 /// Where a request goes.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Destination {
-    /// The tenant.
+    /// The tenant; `null` on a public route.
     #[schema(value_type = Object)]
     pub tenant: Value,
     /// Its plan.
-    pub plan: String,
+    pub plan: Option<String>,
     /// What it may use: its plan's limits, until [`Explanation::with_limits`] says which hold.
     #[schema(value_type = Object)]
     pub limits: Value,
@@ -203,6 +210,9 @@ pub fn explain<L: Live>(table: &RoutingTable<L>, request: &DescribedRequest, now
         query,
         headers: request,
         token: &TokenAt { request, now },
+        now_ms: now.saturating_mul(1_000),
+        // The last of all: a described request goes with the rest unless all go.
+        chance: u64::MAX,
     };
     explain_facts(table, &facts)
 }
@@ -215,18 +225,30 @@ pub(super) fn explain_facts<L: Live, H: Headers, T: Token>(
     let mut recorder = Recorder::default();
     let decision = decide_with(table, facts, &mut recorder);
     let mut outcome = Outcome { action: "forward", status: 200, error: None, tenant: None, via: None };
+    let named_host = facts.authority.and_then(|sent| super::normalise(sent).ok()).map(|authority| authority.host);
     if let Err(refusal) = &decision {
         let (status, error) = refusal.answer();
         outcome.status = status;
         outcome.error = error.map(Cow::Borrowed);
-        outcome.action = if error.is_none() { "redirect" } else { "refuse" };
+        outcome.action = match refusal {
+            Refusal::Answer(..) => "answer",
+            _ if error.is_none() => "redirect",
+            _ => "refuse",
+        };
         recorder.end(refusal, status, error);
     }
     let selected = recorder.selected.and_then(|(id, via, path)| Some((table.tenant(&id)?, via, path)));
     let would_have = selected.map(|(tenant, via, path)| {
         outcome.tenant = Some(tenant.tenant.slug.to_string());
         outcome.via = Some(via.as_str());
-        Destination::of(table, tenant, facts, &path)
+        let host = named_host.as_deref().and_then(|host| place_of(table, host)).map(|place| place.class());
+        Destination::of(table, tenant, facts, host, &path)
+    });
+    // A public route is for nobody: there is a destination without a tenant.
+    let would_have = would_have.or_else(|| {
+        let selected = decision.as_ref().ok().filter(|selected| selected.tenant.is_none())?;
+        outcome.via = Some(selected.via.as_str());
+        Some(Destination::nobodys(selected.route.map(|route| &**route), Some(selected.pool), selected.path))
     });
     Explanation { revision: table.revision(), outcome, steps: recorder.steps, would_have }
 }
@@ -263,18 +285,32 @@ impl Destination {
         table: &RoutingTable<L>,
         tenant: &TenantEntry<L>,
         facts: &RequestFacts<'_, H, T>,
+        host: Option<HostClass>,
         path: &str,
     ) -> Self {
-        let (route, pool) = destination(table, tenant, facts, path);
-        let pool = pool.map(|entry| &*entry.pool);
-        let active = pool.into_iter().flat_map(|p| &p.backends).filter(|b| b.state == BackendState::Active);
+        let own = Own { tenant, host: host.unwrap_or(HostClass::CustomDomain), path };
+        let route = own.route(table, facts);
+        let pool = own.pool(table, facts, route, &mut Silent).pool;
         let features = crate::context::features(&tenant.tenant, &tenant.plan);
         Self {
             tenant: named(&tenant.tenant),
-            plan: tenant.plan.id.to_string(),
+            plan: Some(tenant.plan.id.to_string()),
             limits: json!(tenant.plan.limits),
-            effective_limits: Vec::new(),
             features: features.into_iter().map(str::to_owned).collect(),
+            ..Self::nobodys(route.map(|route| &**route), pool.map(|pool| &**pool), path)
+        }
+    }
+
+    /// Of a request that is for no tenant.
+    fn nobodys<L: Live>(route: Option<&Route>, pool: Option<&PoolEntry<L>>, path: &str) -> Self {
+        let pool = pool.map(|entry| &*entry.pool);
+        let active = pool.into_iter().flat_map(|p| &p.backends).filter(|b| b.state == BackendState::Active);
+        Self {
+            tenant: Value::Null,
+            plan: None,
+            limits: Value::Null,
+            effective_limits: Vec::new(),
+            features: Vec::new(),
             route: route.map_or(Value::Null, |route| json!(route)),
             pool: pool.map(|p| p.id.to_string()),
             balance: pool.map_or(Value::Null, |p| json!(p.balance)),
@@ -320,9 +356,10 @@ impl Recorder {
                 "what selects names nobody, or a tenant that is not served".to_owned()
             }
             Refusal::Suspended(_) => "the tenant is suspended".to_owned(),
-            Refusal::Maintenance(_) => "the tenant, or its route, is in maintenance".to_owned(),
+            Refusal::Maintenance(..) => "the tenant, its pool or its route is in maintenance".to_owned(),
             Refusal::FeatureNotInPlan(_) => "the route needs a feature that the tenant does not have".to_owned(),
             Refusal::Redirect(_, route) => format!("the route {} redirects", route.id),
+            Refusal::Answer(_, route) => format!("the route {} answers by itself", route.id),
             Refusal::NoRoute(_) => "the pool is not there".to_owned(),
         };
         let result = if error.is_none() { "passed" } else { "refused" };
@@ -401,8 +438,18 @@ impl Trace for Recorder {
                 self.add("agreement", result, text, about);
             }
             Step::State(state) => {
-                let result = if state == crate::model::TenantState::Active { "passed" } else { "refused" };
+                use crate::model::TenantState::{Active, Maintenance};
+                // Whether maintenance is under way is a step of its own.
+                let result = if matches!(state, Active | Maintenance) { "passed" } else { "refused" };
                 self.add("state", result, format!("the tenant is {}", state.as_str()), json!({ "state": state }));
+            }
+            Step::Maintenance { of, passes } => {
+                let (result, text) = if passes {
+                    ("passed", format!("the {of} is in maintenance; this client is let in"))
+                } else {
+                    ("refused", format!("the {of} is in maintenance"))
+                };
+                self.add("maintenance", result, text, json!({ "of": of }));
             }
             Step::Route(route) => match route {
                 Some(route) => {
@@ -413,6 +460,17 @@ impl Trace for Recorder {
             Step::Feature { name, on } => {
                 let (result, text) = if on { ("passed", "has") } else { ("refused", "does not have") };
                 self.add("feature", result, format!("the tenant {text} {name}"), json!({ "feature": name }));
+            }
+            Step::Canary { canary, is_chosen, goes } => {
+                let (share, by) = (canary.percent.get(), canary.by.as_str());
+                let (result, text) = match (is_chosen, goes) {
+                    (true, _) => ("selected", format!("a field or cookie sends it to the canary {}", canary.pool)),
+                    (_, true) => {
+                        ("selected", format!("it is among the {share} % (by {by}) that go to {}", canary.pool))
+                    }
+                    _ => ("passed", format!("it is not among the {share} % (by {by}) that go to {}", canary.pool)),
+                };
+                self.add("canary", result, text, json!({ "canary": canary }));
             }
             Step::Pool(pool) => {
                 self.add("pool", "selected", format!("to the pool {}", pool.id), json!({ "pool": pool.id }));

@@ -5,6 +5,7 @@
 
 mod authority;
 mod challenge;
+mod cookie;
 mod explain;
 mod identifier;
 mod path;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use authority::{Authority, AuthorityError, normalise};
 pub use challenge::KeyAuthorization;
+pub use cookie::line_has_cookie;
 pub use explain::{DescribedRequest, Explanation, explain};
 pub use identifier::{Identifier, Named};
 pub use query::without_tenant;
@@ -28,7 +30,7 @@ pub use refusal::{Mismatch, Refusal};
 pub use token::{Bearer, TokenError, VerifiedToken, token_of};
 pub use trace::{Silent, Step, Trace, Trust, Whose};
 
-use crate::model::{Route, TenantState, Zone};
+use crate::model::{CanaryAsked, HostClass, Maintenance, Route, RouteMatch, TenantState, Zone};
 use crate::table::{Live, PoolEntry, RoutingTable, TenantEntry};
 use identifier::identifiers;
 use path::Prefixed;
@@ -53,12 +55,18 @@ pub struct RequestFacts<'r, H: ?Sized, T: ?Sized> {
     pub headers: &'r H,
     /// Says what the bearer token is worth.
     pub token: &'r T,
+    /// When, milliseconds since 1970: maintenance begins and ends by it.
+    pub now_ms: i64,
+    /// Chance, new for every request: what a canary may share requests by.
+    pub chance: u64,
 }
 
 /// Looks up a request's header fields.
 pub trait Headers {
     /// Whether a field of this (lower-case) name is there and, if a value is given, has it in one of its lines.
     fn has(&self, name: &str, value: Option<&str>) -> bool;
+    /// Whether a cookie of this name has this value.
+    fn has_cookie(&self, name: &str, value: &str) -> bool;
     /// Every line of `X-Tenant-ID`.
     fn tenant_ids(&self) -> impl Iterator<Item = &[u8]>;
     /// Every line of `X-Tenant-Slug`.
@@ -68,6 +76,9 @@ pub trait Headers {
 /// No header fields.
 impl Headers for () {
     fn has(&self, _: &str, _: Option<&str>) -> bool {
+        false
+    }
+    fn has_cookie(&self, _: &str, _: &str) -> bool {
         false
     }
     fn tenant_ids(&self) -> impl Iterator<Item = &[u8]> {
@@ -100,6 +111,8 @@ pub enum Via {
     Zone,
     /// An identifier, on a zone's shared host.
     Shared(Identifier),
+    /// Not at all: a public route serves everybody.
+    Public,
 }
 
 impl Via {
@@ -109,14 +122,15 @@ impl Via {
             Self::Domain => "domain",
             Self::Zone => "zone",
             Self::Shared(identifier) => identifier.as_str(),
+            Self::Public => "public",
         }
     }
 }
 
 /// Where a request goes.
 pub struct Selected<'t, 'r, L: Live> {
-    /// For whom.
-    pub tenant: &'t Arc<TenantEntry<L>>,
+    /// For whom; `None` on a public route.
+    pub tenant: Option<&'t Arc<TenantEntry<L>>>,
     /// Found how.
     pub via: Via,
     /// The host, normalised, without port.
@@ -131,6 +145,8 @@ pub struct Selected<'t, 'r, L: Live> {
     pub route: Option<&'t Arc<Route>>,
     /// To which pool.
     pub pool: &'t Arc<PoolEntry<L>>,
+    /// For a canary's share: the pool of the rest, when the canary's has nothing to offer.
+    pub otherwise: Option<&'t Arc<PoolEntry<L>>>,
 }
 
 /// Decides where a request goes.
@@ -175,6 +191,11 @@ pub fn decide_with<'t, 'r, L: Live, H: Headers + ?Sized, T: Token + ?Sized>(
         trace.step(Step::Plain);
         return Err(Refusal::Plain { host });
     }
+    if !table.public_routes().is_empty()
+        && let Some(selected) = public(table, request, &place, &host, port, trace)?
+    {
+        return Ok(selected);
+    }
     let prefixed = match &place {
         Place::Shared(zone) if zone.path_prefix => Prefixed::of(request.path),
         _ => None,
@@ -199,8 +220,8 @@ pub fn decide_with<'t, 'r, L: Live, H: Headers + ?Sized, T: Token + ?Sized>(
         trace.step(Step::State(state));
         // Read as unknown, whatever the connection was opened for.
         return Err(match via {
-            Via::Domain | Via::Zone => Refusal::UnknownHost,
             Via::Shared(by) => Refusal::not_active(by),
+            Via::Domain | Via::Zone | Via::Public => Refusal::UnknownHost,
         });
     }
     // One connection carries one tenant: a name under the same certificate is not enough (h2 coalescing, fronting). A
@@ -229,20 +250,23 @@ pub fn decide_with<'t, 'r, L: Live, H: Headers + ?Sized, T: Token + ?Sized>(
     }
     trace.step(Step::State(state));
     match state {
-        TenantState::Active => {}
+        TenantState::Active | TenantState::Maintenance => {}
         TenantState::Suspended => return Err(Refusal::Suspended(tenant)),
-        TenantState::Maintenance => return Err(Refusal::Maintenance(tenant)),
         TenantState::Provisioning | TenantState::Archived | TenantState::Deleting => return Err(Refusal::UnknownHost),
     }
+    let gate = Gate { client: request.client, now_ms: request.now_ms };
+    gate.of_platform(table, tenant, trace)?;
+    gate.of_tenant(tenant, trace)?;
     if path.starts_with("//") {
         return Err(Refusal::BadPath);
     }
-    let (route, pool) = destination(table, tenant, request, path);
+    let own = Own { tenant, host: place.class(), path };
+    let route = own.route(table, request);
     trace.step(Step::Route(route.map(|r| &**r)));
     if let Some(route) = route {
         let action = &route.action;
         if action.maintenance {
-            return Err(Refusal::Maintenance(tenant));
+            return Err(Refusal::Maintenance(tenant, None));
         }
         if let Some(name) = &action.requires_feature {
             let on = crate::context::has_feature(&tenant.tenant, &tenant.plan, name);
@@ -251,13 +275,118 @@ pub fn decide_with<'t, 'r, L: Live, H: Headers + ?Sized, T: Token + ?Sized>(
                 return Err(Refusal::FeatureNotInPlan(tenant));
             }
         }
-        if action.redirect.is_some() {
-            return Err(Refusal::Redirect(tenant, route));
+        ends(Some(tenant), route)?;
+    }
+    let goes = own.pool(table, request, route, trace);
+    let pool = goes.pool.ok_or(Refusal::NoRoute(Some(tenant)))?;
+    gate.of_pool(tenant, pool, trace)?;
+    trace.step(Step::Pool(&pool.pool));
+    let prefix = prefixed.map(|p| p.prefix);
+    Ok(Selected { tenant: Some(tenant), via, host, port, prefix, path, route, pool, otherwise: goes.otherwise })
+}
+
+/// Answers that a route gives without a backend.
+fn ends<'t, 'r, L: Live>(
+    tenant: Option<&'t Arc<TenantEntry<L>>>,
+    route: &'t Arc<Route>,
+) -> Result<(), Refusal<'t, 'r, L>> {
+    if route.action.redirect.is_some() {
+        return Err(Refusal::Redirect(tenant, route));
+    }
+    if route.action.answer.is_some() {
+        return Err(Refusal::Answer(tenant, route));
+    }
+    Ok(())
+}
+
+/// What a public route makes of a request to a known host.
+fn public<'t, 'r, L: Live, H: Headers + ?Sized, T: ?Sized>(
+    table: &'t RoutingTable<L>,
+    request: &RequestFacts<'r, H, T>,
+    place: &Place<'t, L>,
+    host: &Cow<'r, str>,
+    port: Option<u16>,
+    trace: &mut impl Trace,
+) -> Result<Option<Selected<'t, 'r, L>>, Refusal<'t, 'r, L>> {
+    let path = request.path;
+    let Some(route) = table.public_routes().find(path, |route| holds(&route.matches, request, place.class())) else {
+        return Ok(None);
+    };
+    // One connection carries one tenant, also where nobody asks which.
+    if let Some(sni) = request.sni {
+        let is_same = |owner: &Arc<TenantEntry<L>>| place.tenant().is_some_and(|t| t.tenant.id == owner.tenant.id);
+        let agrees = sni == host.as_ref() || tenant_of(table, sni).is_some_and(|(owner, _)| is_same(owner));
+        trace.step(Step::Sni { sni, agrees });
+        if !agrees {
+            return Err(Refusal::Misdirected);
         }
     }
-    let pool = pool.ok_or(Refusal::NoRoute(tenant))?;
+    if path.starts_with("//") {
+        return Err(Refusal::BadPath);
+    }
+    trace.step(Step::Route(Some(route)));
+    ends(None, route)?;
+    let pool = route.action.pool.as_ref().and_then(|pool| table.pool(pool)).ok_or(Refusal::NoRoute(None))?;
     trace.step(Step::Pool(&pool.pool));
-    Ok(Selected { tenant, via, host, port, prefix: prefixed.map(|p| p.prefix), path, route, pool })
+    let (route, host) = (Some(route), host.clone());
+    Ok(Some(Selected { tenant: None, via: Via::Public, host, port, prefix: None, path, route, pool, otherwise: None }))
+}
+
+/// Who is turned away while something is in maintenance.
+struct Gate {
+    client: IpAddr,
+    now_ms: i64,
+}
+
+impl Gate {
+    fn of_tenant<'t, 'r, L: Live>(
+        &self,
+        tenant: &'t Arc<TenantEntry<L>>,
+        trace: &mut impl Trace,
+    ) -> Result<(), Refusal<'t, 'r, L>> {
+        if !tenant.tenant.is_in_maintenance(self.now_ms) {
+            return Ok(());
+        }
+        let maintenance = tenant.tenant.maintenance.as_deref();
+        let passes = maintenance.is_some_and(|maintenance| !maintenance.turns_away(self.client, self.now_ms));
+        trace.step(Step::Maintenance { of: "tenant", passes });
+        if passes { Ok(()) } else { Err(Refusal::Maintenance(tenant, maintenance)) }
+    }
+
+    fn of_platform<'t, 'r, L: Live>(
+        &self,
+        table: &'t RoutingTable<L>,
+        tenant: &'t Arc<TenantEntry<L>>,
+        trace: &mut impl Trace,
+    ) -> Result<(), Refusal<'t, 'r, L>> {
+        let maintenance = table.platform().and_then(|platform| platform.maintenance.as_deref());
+        maintenance.map_or(Ok(()), |maintenance| self.of("platform", maintenance, tenant, trace))
+    }
+
+    fn of_pool<'t, 'r, L: Live>(
+        &self,
+        tenant: &'t Arc<TenantEntry<L>>,
+        pool: &'t PoolEntry<L>,
+        trace: &mut impl Trace,
+    ) -> Result<(), Refusal<'t, 'r, L>> {
+        let maintenance = pool.pool.maintenance.as_deref();
+        maintenance.map_or(Ok(()), |maintenance| self.of("pool", maintenance, tenant, trace))
+    }
+
+    fn of<'t, 'r, L: Live>(
+        &self,
+        what: &'static str,
+        maintenance: &'t Maintenance,
+        tenant: &'t Arc<TenantEntry<L>>,
+        trace: &mut impl Trace,
+    ) -> Result<(), Refusal<'t, 'r, L>> {
+        if !maintenance.is_on(self.now_ms) {
+            return Ok(());
+        }
+        let passes = !maintenance.turns_away(self.client, self.now_ms);
+        trace.step(Step::Maintenance { of: what, passes });
+        if passes { Ok(()) } else { Err(Refusal::Maintenance(tenant, Some(maintenance))) }
+    }
 }
 
 /// Where a host leads.
@@ -274,6 +403,21 @@ impl<'t, L: Live> Place<'t, L> {
             Self::Own(tenant, Via::Domain, _) => Whose::Domain(&tenant.tenant),
             Self::Own(tenant, _, _) => Whose::Zone(&tenant.tenant),
             Self::Shared(zone) => Whose::Shared(zone),
+        }
+    }
+
+    fn tenant(&self) -> Option<&'t Arc<TenantEntry<L>>> {
+        match self {
+            Self::Own(tenant, ..) => Some(tenant),
+            Self::Shared(_) => None,
+        }
+    }
+
+    fn class(&self) -> HostClass {
+        match self {
+            Self::Own(_, _, None) => HostClass::CustomDomain,
+            Self::Own(_, _, Some(_)) => HostClass::PlatformZone,
+            Self::Shared(_) => HostClass::SharedHost,
         }
     }
 
@@ -363,27 +507,74 @@ pub fn tenant_of<'t, L: Live>(table: &'t RoutingTable<L>, host: &str) -> Option<
     }
 }
 
-/// The route of a request for a tenant, and the pool it leads to.
-fn destination<'t, L: Live, H: Headers + ?Sized, T: ?Sized>(
-    table: &'t RoutingTable<L>,
-    tenant: &'t TenantEntry<L>,
+/// Whether all of a match but the path holds for a request.
+fn holds<H: Headers + ?Sized, T: ?Sized>(
+    matches: &RouteMatch,
     request: &RequestFacts<'_, H, T>,
-    path: &str,
-) -> (Option<&'t Arc<Route>>, Option<&'t Arc<PoolEntry<L>>>) {
-    let own = table.pool(&tenant.tenant.pool);
-    let of_pool = own.into_iter().flat_map(|p| p.routes.iter());
-    let route = tenant.routes.iter().chain(of_pool).chain(table.platform_routes().iter()).find(|route| {
-        let matches = &route.matches;
-        matches.takes_path(path)
-            && matches.takes_method(request.method)
-            && matches.headers.iter().all(|h| request.headers.has(&h.name, h.value.as_deref()))
-    });
-    let other = route.and_then(|route| route.action.pool.as_ref());
-    (route, other.map_or(own, |other| table.pool(other)))
+    host: HostClass,
+) -> bool {
+    matches.host.is_none_or(|wanted| wanted == host)
+        && matches.takes_method(request.method)
+        && matches.headers.iter().all(|h| request.headers.has(&h.name, h.value.as_deref()))
+}
+
+/// What is known of a request once its tenant is.
+struct Own<'t, 'p, L: Live> {
+    tenant: &'t TenantEntry<L>,
+    host: HostClass,
+    path: &'p str,
+}
+
+/// Where a request goes: its pool, and for a canary's share that of the rest.
+struct Goes<'t, L: Live> {
+    pool: Option<&'t Arc<PoolEntry<L>>>,
+    otherwise: Option<&'t Arc<PoolEntry<L>>>,
+}
+
+impl<'t, L: Live> Own<'t, '_, L> {
+    fn route<H: Headers + ?Sized, T: ?Sized>(
+        &self,
+        table: &'t RoutingTable<L>,
+        request: &RequestFacts<'_, H, T>,
+    ) -> Option<&'t Arc<Route>> {
+        let holds = |route: &Route| holds(&route.matches, request, self.host);
+        let of_pool = || table.pool(&self.tenant.tenant.pool).and_then(|own| own.routes.find(self.path, holds));
+        let of_platform = || table.platform_routes().find(self.path, holds);
+        self.tenant.routes.find(self.path, holds).or_else(of_pool).or_else(of_platform)
+    }
+
+    fn pool<H: Headers + ?Sized, T: ?Sized>(
+        &self,
+        table: &'t RoutingTable<L>,
+        request: &RequestFacts<'_, H, T>,
+        route: Option<&Arc<Route>>,
+        trace: &mut impl Trace,
+    ) -> Goes<'t, L> {
+        let action = route.map(|route| &route.action);
+        let named = action.and_then(|action| action.pool.as_ref());
+        let rest = table.pool(named.unwrap_or(&self.tenant.tenant.pool));
+        // A route that names a pool has said where its requests go; the tenant's canary is not asked.
+        let of_tenant = || self.tenant.tenant.canary.as_deref().filter(|_| named.is_none());
+        let canary = action.and_then(|action| action.canary.as_ref()).or_else(of_tenant);
+        if let Some(canary) = canary {
+            let asked =
+                CanaryAsked { tenant: Some(self.tenant.tenant.id), client: request.client, chance: request.chance };
+            let is_chosen = canary.header.as_ref().is_some_and(|h| request.headers.has(&h.name, h.value.as_deref()))
+                || canary.cookie.as_ref().is_some_and(|c| request.headers.has_cookie(&c.name, &c.value));
+            let goes = is_chosen || canary.takes(&asked);
+            trace.step(Step::Canary { canary, is_chosen, goes });
+            if goes && let Some(pool) = table.pool(&canary.pool) {
+                return Goes { pool: Some(pool), otherwise: rest };
+            }
+        }
+        Goes { pool: rest, otherwise: None }
+    }
 }
 
 #[cfg(test)]
 mod agreement;
+#[cfg(test)]
+mod routing;
 #[cfg(test)]
 mod shared;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::explain::{Explanation, explain_facts};
 use super::{Bearer, Headers, RequestFacts, Token, TokenError, VerifiedToken, query};
-use crate::model::{HeaderMatch, IssuerId, Revision};
+use crate::model::{CookieMatch, HeaderMatch, IssuerId, Revision};
 use crate::table::{Live, RoutingTable, TenantEntry};
 
 /// Bytes of one value that are kept: 1,024. What is longer names nobody, or is matched by its beginning.
@@ -55,6 +55,13 @@ pub struct RecordedRequest {
     /// Conditions of routes on fields that it met.
     #[schema(value_type = Vec<Object>)]
     pub conditions: Vec<HeaderMatch>,
+    /// Cookies of canaries that were there.
+    #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
+    pub cookies: Vec<CookieMatch>,
+    /// The chance that a canary shared it by.
+    #[serde(default)]
+    pub chance: u64,
     /// What its token was found to be worth.
     #[schema(value_type = Object)]
     pub token: RecordedToken,
@@ -142,6 +149,8 @@ pub struct Conditions {
     pub fields: Vec<String>,
     /// Conditions of routes that they met.
     pub met: Vec<HeaderMatch>,
+    /// Cookies of canaries that were there.
+    pub cookies: Vec<CookieMatch>,
 }
 
 impl Conditions {
@@ -164,15 +173,23 @@ impl Conditions {
                 fields.push(Shortened(name).into());
             }
         }
-        let mut met: Vec<HeaderMatch> = Vec::new();
-        if let Some(tenant) = tenant {
-            let own = table.pool(&tenant.tenant.pool);
-            let of_pool = own.into_iter().flat_map(|pool| pool.routes.iter());
-            let routes = tenant.routes.iter().chain(of_pool).chain(table.platform_routes().iter());
-            for condition in routes.flat_map(|route| &route.matches.headers) {
-                if headers.has(&condition.name, condition.value.as_deref()) && !met.contains(condition) {
-                    met.push(condition.clone());
-                }
+        let own = tenant.and_then(|tenant| table.pool(&tenant.tenant.pool));
+        let of_tenant = tenant.into_iter().flat_map(|tenant| tenant.routes.iter());
+        let of_pool = own.into_iter().flat_map(|pool| pool.routes.iter());
+        let of_all = table.public_routes().iter().chain(table.platform_routes().iter());
+        let routes: Vec<_> = of_tenant.chain(of_pool).chain(of_all).collect();
+        let on_routes = routes.iter().filter_map(|route| route.action.canary.as_ref());
+        let canaries = on_routes.chain(tenant.and_then(|tenant| tenant.tenant.canary.as_deref()));
+        let (mut met, mut cookies): (Vec<HeaderMatch>, Vec<CookieMatch>) = (Vec::new(), Vec::new());
+        let conditions = routes.iter().flat_map(|route| &route.matches.headers);
+        for condition in conditions.chain(canaries.clone().filter_map(|canary| canary.header.as_ref())) {
+            if headers.has(&condition.name, condition.value.as_deref()) && !met.contains(condition) {
+                met.push(condition.clone());
+            }
+        }
+        for cookie in canaries.filter_map(|canary| canary.cookie.as_ref()) {
+            if headers.has_cookie(&cookie.name, &cookie.value) && !cookies.contains(cookie) {
+                cookies.push(cookie.clone());
             }
         }
         Self {
@@ -180,6 +197,7 @@ impl Conditions {
             tenant_slugs: lines(&mut headers.tenant_slugs()),
             fields,
             met,
+            cookies,
         }
     }
 }
@@ -216,6 +234,10 @@ impl RecordedRequest {
 impl Headers for RecordedRequest {
     fn has(&self, name: &str, value: Option<&str>) -> bool {
         self.conditions.iter().any(|met| met.name == name && met.value.as_deref() == value)
+    }
+
+    fn has_cookie(&self, name: &str, value: &str) -> bool {
+        self.cookies.iter().any(|met| met.name == name && met.value == value)
     }
 
     fn tenant_ids(&self) -> impl Iterator<Item = &[u8]> {
@@ -263,6 +285,8 @@ pub fn explain_recorded<L: Live>(table: &RoutingTable<L>, request: &RecordedRequ
             query: request.tenant_query.as_deref(),
             headers: request,
             token: &request.token,
+            now_ms: request.at_ms,
+            chance: request.chance,
         },
     )
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{AuthorityError, Identifier, KeyAuthorization, Named, TokenError};
-use crate::model::Route;
+use crate::model::{Maintenance, Route};
 use crate::table::{Live, TenantEntry};
 
 /// Characters of an identifier that are kept of a disagreement: 64, a slug or an id.
@@ -43,14 +43,16 @@ pub enum Refusal<'t, 'r, L: Live> {
     TokenNotActive,
     /// 403 `TENANT_SUSPENDED`.
     Suspended(&'t Arc<TenantEntry<L>>),
-    /// 503 `TENANT_MAINTENANCE`.
-    Maintenance(&'t Arc<TenantEntry<L>>),
+    /// 503 `TENANT_MAINTENANCE`, with what is said of it; a route or a state says nothing.
+    Maintenance(&'t Arc<TenantEntry<L>>, Option<&'t Maintenance>),
     /// 403 `FEATURE_NOT_IN_PLAN`.
     FeatureNotInPlan(&'t Arc<TenantEntry<L>>),
-    /// The route redirects: its status and target.
-    Redirect(&'t Arc<TenantEntry<L>>, &'t Arc<Route>),
+    /// The route redirects: its status and target. A public route does so for nobody in particular.
+    Redirect(Option<&'t Arc<TenantEntry<L>>>, &'t Arc<Route>),
+    /// The route answers by itself.
+    Answer(Option<&'t Arc<TenantEntry<L>>>, &'t Arc<Route>),
     /// The pool that a route or tenant names is not there; the whole-graph check prevents it: 404 `NO_ROUTE`.
-    NoRoute(&'t Arc<TenantEntry<L>>),
+    NoRoute(Option<&'t Arc<TenantEntry<L>>>),
 }
 
 /// Two identifiers of a request that name different tenants.
@@ -115,9 +117,10 @@ impl<'t, L: Live> Refusal<'t, '_, L> {
             Self::UnknownHost | Self::NotActive => (404, Some("TENANT_NOT_ACTIVE")),
             Self::TokenNotActive => (403, Some("TENANT_NOT_ACTIVE")),
             Self::Suspended(_) => (403, Some("TENANT_SUSPENDED")),
-            Self::Maintenance(_) => (503, Some("TENANT_MAINTENANCE")),
+            Self::Maintenance(..) => (503, Some("TENANT_MAINTENANCE")),
             Self::FeatureNotInPlan(_) => (403, Some("FEATURE_NOT_IN_PLAN")),
             Self::Redirect(_, route) => (route.action.redirect.as_ref().map_or(308, |to| to.status), None),
+            Self::Answer(_, route) => (route.action.answer.as_ref().map_or(200, |answer| answer.status), None),
             Self::NoRoute(_) | Self::NoChallenge => (404, Some("NO_ROUTE")),
         }
     }
@@ -125,11 +128,8 @@ impl<'t, L: Live> Refusal<'t, '_, L> {
     /// The tenant whose request it was, where that was decided.
     pub fn tenant(&self) -> Option<&'t Arc<TenantEntry<L>>> {
         match self {
-            Self::Suspended(tenant)
-            | Self::Maintenance(tenant)
-            | Self::FeatureNotInPlan(tenant)
-            | Self::Redirect(tenant, _)
-            | Self::NoRoute(tenant) => Some(tenant),
+            Self::Suspended(tenant) | Self::Maintenance(tenant, _) | Self::FeatureNotInPlan(tenant) => Some(tenant),
+            Self::Redirect(tenant, _) | Self::Answer(tenant, _) | Self::NoRoute(tenant) => *tenant,
             Self::Mismatch(mismatch) => mismatch.tenant,
             Self::BadAuthority(_)
             | Self::BadPath
@@ -167,9 +167,10 @@ impl<L: Live> std::fmt::Debug for Refusal<'_, '_, L> {
             Self::NotActive => "NotActive",
             Self::TokenNotActive => "TokenNotActive",
             Self::Suspended(_) => "Suspended",
-            Self::Maintenance(_) => "Maintenance",
+            Self::Maintenance(..) => "Maintenance",
             Self::FeatureNotInPlan(_) => "FeatureNotInPlan",
             Self::Redirect(..) => "Redirect",
+            Self::Answer(..) => "Answer",
             Self::NoRoute(_) => "NoRoute",
         };
         match self.tenant() {

@@ -492,7 +492,7 @@ fn a_recorded_request_is_explained_as_it_was_decided_and_holds_no_secret() {
         };
         let tenant = explained.outcome.tenant.as_ref().and_then(|slug| table.tenant_by_slug(slug));
         let names = described.headers.keys().map(String::as_str);
-        let Conditions { tenant_ids, tenant_slugs, fields, met } =
+        let Conditions { tenant_ids, tenant_slugs, fields, met, cookies } =
             Conditions::of(&table, tenant.map(|t| &**t), &described, names);
         let recorded = RecordedRequest {
             request_id: "01".to_owned(),
@@ -509,6 +509,8 @@ fn a_recorded_request_is_explained_as_it_was_decided_and_holds_no_secret() {
             tenant_slugs,
             fields,
             conditions: met,
+            cookies,
+            chance: u64::MAX,
             token: RecordedToken::from(&bearer),
             happened: Happened::default(),
         };

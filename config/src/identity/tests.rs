@@ -15,6 +15,8 @@ pub(crate) fn tenant(slug: &str, state: TenantState) -> Tenant {
         plan: "basic".parse().expect("a plan"),
         subscription: Subscription::default(),
         pool: "shared".parse().expect("a pool"),
+        canary: None,
+        maintenance: None,
         isolation: Isolation::Database,
         profile: Box::default(),
         theme: Box::default(),
@@ -85,6 +87,9 @@ pub(crate) struct Asked {
     pub(crate) ids: Vec<String>,
     pub(crate) slugs: Vec<String>,
     pub(crate) bearer: Bearer,
+    pub(crate) now_ms: i64,
+    pub(crate) chance: u64,
+    pub(crate) cookie: Option<String>,
 }
 
 impl Asked {
@@ -98,6 +103,9 @@ impl Asked {
             ids: Vec::new(),
             slugs: Vec::new(),
             bearer: Bearer::Absent,
+            now_ms: 0,
+            chance: 0,
+            cookie: None,
         }
     }
 
@@ -112,13 +120,15 @@ impl Asked {
             query: self.query.as_deref(),
             headers: self,
             token: self,
+            now_ms: self.now_ms,
+            chance: self.chance,
         }
     }
 
     /// The tenant selected, or the refusal.
     pub(crate) fn ask(&self, table: &RoutingTable) -> String {
         match decide(table, &self.facts()) {
-            Ok(selected) => selected.tenant.tenant.slug.to_string(),
+            Ok(selected) => selected.tenant.map_or_else(|| "nobody".to_owned(), |t| t.tenant.slug.to_string()),
             Err(refusal) => format!("{refusal:?}"),
         }
     }
@@ -127,6 +137,9 @@ impl Asked {
 impl Headers for Asked {
     fn has(&self, _: &str, _: Option<&str>) -> bool {
         false
+    }
+    fn has_cookie(&self, name: &str, value: &str) -> bool {
+        self.cookie.as_ref().is_some_and(|line| line_has_cookie(line.as_bytes(), name, value))
     }
     fn tenant_ids(&self) -> impl Iterator<Item = &[u8]> {
         self.ids.iter().map(String::as_bytes)

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::{Bearer, Named, Via};
-use crate::model::{Pool, Route, Tenant, TenantState, Zone};
+use crate::model::{Canary, Pool, Route, Tenant, TenantState, Zone};
 
 /// Listens to a decision.
 pub trait Trace {
@@ -96,6 +96,13 @@ pub enum Step<'a> {
     },
     /// The tenant's state was looked at.
     State(TenantState),
+    /// Something is in maintenance.
+    Maintenance {
+        /// What: `platform`, `tenant` or `pool`.
+        of: &'static str,
+        /// Whether this client is served all the same.
+        passes: bool,
+    },
     /// The route was looked for.
     Route(Option<&'a Route>),
     /// The route needs a feature.
@@ -104,6 +111,15 @@ pub enum Step<'a> {
         name: &'a str,
         /// Whether the tenant has it.
         on: bool,
+    },
+    /// A canary was asked.
+    Canary {
+        /// Which.
+        canary: &'a Canary,
+        /// Whether a field or a cookie sends the request there.
+        is_chosen: bool,
+        /// Whether the request goes there.
+        goes: bool,
     },
     /// The pool was found.
     Pool(&'a Pool),

@@ -78,6 +78,11 @@ macro_rules! generated_id {
                 Self(Ulid::from_parts(unix_ms, chance))
             }
 
+            /// Its 128 bits, most significant first.
+            pub const fn to_bytes(self) -> [u8; 16] {
+                self.0.to_bytes()
+            }
+
             /// A new identifier from the system's clock and random numbers.
             pub fn generate() -> Self {
                 Self(crate::time::new_ulid())

@@ -12,7 +12,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::health_check::{HealthCheck, HealthCheckForm};
 use super::id::{as_string, shortened};
 use super::upstream_tls::{ClientCertificate, UpstreamTls};
-use super::{BackendId, Balance, PoolId, StickyCookie};
+use super::{BackendId, Balance, Maintenance, PoolId, StickyCookie};
 
 /// Interchangeable backends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -64,6 +64,9 @@ pub struct Pool {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     pub client_certificate: Option<ClientCertificate>,
+    /// What visitors of its tenants are told while it is in maintenance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Box<Maintenance>>,
 }
 
 impl Pool {
@@ -85,6 +88,7 @@ impl Pool {
             queue: QueueRules::default(),
             upstream_tls: UpstreamTls::default(),
             client_certificate: None,
+            maintenance: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::id::{as_string, shortened};
-use super::{LimitName, Override, PlanId, PoolId, Security, Slug, TenantId, TimeZone};
+use super::{Canary, LimitName, Maintenance, Override, PlanId, PoolId, Security, Slug, TenantId, TimeZone};
 
 /// A school on the platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -35,6 +35,12 @@ pub struct Tenant {
     pub subscription: Subscription,
     /// The pool that serves it unless a route says otherwise.
     pub pool: PoolId,
+    /// A share of its requests goes to another pool, unless a route says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Box<Canary>>,
+    /// What its visitors are told while it is in maintenance, and when that begins and ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Box<Maintenance>>,
     /// How the app keeps this school's data apart.
     #[serde(default)]
     pub isolation: Isolation,
@@ -74,6 +80,21 @@ impl Tenant {
     /// Whether its requests are forwarded.
     pub fn is_active(&self) -> bool {
         self.state == TenantState::Active
+    }
+
+    /// Pools that it names: its own, and its canary's.
+    pub fn pools(&self) -> impl Iterator<Item = &PoolId> {
+        std::iter::once(&self.pool).chain(self.canary.as_ref().map(|canary| &canary.pool))
+    }
+
+    /// Whether its visitors are told to come back later at `now_ms` (milliseconds since 1970), unless one is a tester.
+    /// A window that has ended is over though nobody changed the state.
+    pub fn is_in_maintenance(&self, now_ms: i64) -> bool {
+        match (self.state, &self.maintenance) {
+            (TenantState::Maintenance, None) => true,
+            (TenantState::Active | TenantState::Maintenance, Some(maintenance)) => maintenance.is_on(now_ms),
+            _ => false,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod acme;
 mod load;
+mod migrate;
 mod redis;
 mod sections;
 
@@ -12,6 +13,7 @@ pub use acme::AcmeAuthority;
 #[cfg(any(test, fuzzing))]
 pub(crate) use load::load_text;
 pub use load::{Overlay, SettingsError, load};
+pub use migrate::Migrate;
 pub use redis::Redis;
 pub use sections::{
     AccessLog, Acme, AcmeChallenge, AcmeFallback, AcmeLimits, Caps, ContextKeys, Control, Data, Dns, Eab, EdgeLimits,
@@ -46,6 +48,8 @@ pub struct Settings {
     pub keys: Keys,
     /// The keys that sign `X-Tenant-Context`.
     pub context_keys: ContextKeys,
+    /// How a school is moved to another pool.
+    pub migrate: Migrate,
     /// School-app instances that `up` supervises.
     pub school_app: SchoolApp,
     /// Logs and metrics.
@@ -115,6 +119,7 @@ impl Settings {
         }
         self.dns.check()?;
         self.context_keys.check()?;
+        self.migrate.check()?;
         self.proxy.security.check()?;
         self.proxy.limits.check()
     }

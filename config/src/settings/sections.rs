@@ -95,6 +95,11 @@ mod seconds {
         pub const fn duration(self) -> std::time::Duration {
             std::time::Duration::from_millis(self.0 as u64)
         }
+
+        /// As milliseconds.
+        pub const fn ms(self) -> i64 {
+            self.0 as i64
+        }
     }
     impl Serialize for Seconds {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AcmeAccount, CaId, Certificate, Challenge, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan,
-    PlanId, Pool, PoolId, Route, RouteId, Tenant, TenantId, TokenIssuer, Zone,
+    PlanId, Platform, PlatformId, Pool, PoolId, Route, RouteId, Tenant, TenantId, TokenIssuer, Zone,
 };
 
 macro_rules! objects {
@@ -90,6 +90,8 @@ objects! {
     AcmeAccount(CaId) = "acme_account", |v| v.ca.clone();
     /// An authorization that an authority may be checking.
     Challenge(DomainName) = "challenge", |v| v.name.clone();
+    /// What holds for the platform as a whole.
+    Platform(PlatformId) = "platform", |_v| PlatformId;
 }
 
 impl fmt::Display for ObjectKey {

@@ -1,11 +1,13 @@
 //! From a snapshot or a delta to the next table.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::check::{Violation, Violations, count};
-use super::{Live, PoolEntry, RouteList, RoutingTable, TenantEntry};
+use super::{Live, PoolEntry, RoutingTable, TenantEntry};
 use crate::model::{
-    Challenge, ChallengeAnswer, DomainName, IssuerId, Plan, Pool, Revision, Route, Tenant, TenantId, TokenIssuer, Zone,
+    Challenge, ChallengeAnswer, DomainName, IssuerId, Plan, Pool, Revision, Route, RouteId, RouteScope, Tenant,
+    TenantId, TokenIssuer, Zone,
 };
 use crate::snapshot::{Change, Delta, Object, ObjectKey, Snapshot};
 
@@ -67,6 +69,8 @@ struct Building<'a, L: Live> {
     contested_issuers: Vec<IssuerId>,
     /// Plans that changed: their tenants' entries hold the old one.
     plans: Vec<Arc<Plan>>,
+    /// Routes that went from a scope or changed there. Each list is ordered once, at the end.
+    left: HashMap<RouteScope, Vec<RouteId>>,
 }
 
 impl<'a, L: Live> Building<'a, L> {
@@ -80,6 +84,7 @@ impl<'a, L: Live> Building<'a, L> {
             contested: Vec::new(),
             contested_issuers: Vec::new(),
             plans: Vec::new(),
+            left: HashMap::new(),
         }
     }
 
@@ -115,6 +120,7 @@ impl<'a, L: Live> Building<'a, L> {
                 self.table.context_keys.insert(key.id.clone(), key.clone());
             }
             Object::TokenIssuer(issuer) => self.put_issuer(issuer),
+            Object::Platform(platform) => self.table.platform = Some(platform.clone()),
             Object::AcmeAccount(account) => {
                 self.table.acme_accounts.insert(account.ca.clone(), account.clone());
             }
@@ -144,7 +150,12 @@ impl<'a, L: Live> Building<'a, L> {
             self.forget_tenant(&old.tenant);
         }
         count(&mut self.table.refs.plan, &tenant.plan, true);
-        count(&mut self.table.refs.pool, &tenant.pool, true);
+        for pool in tenant.pools() {
+            count(&mut self.table.refs.pool, pool, true);
+        }
+        if tenant.canary.is_some() {
+            self.table.canaries.insert(tenant.id, ());
+        }
         if let Some(other) = self.table.slugs.insert(tenant.slug.clone(), tenant.id)
             && other != tenant.id
         {
@@ -182,6 +193,7 @@ impl<'a, L: Live> Building<'a, L> {
                 self.table.context_keys.remove(id);
             }
             ObjectKey::TokenIssuer(id) => self.forget_issuer(id),
+            ObjectKey::Platform(_) => self.table.platform = None,
             ObjectKey::AcmeAccount(ca) => {
                 self.table.acme_accounts.remove(ca);
             }
@@ -237,7 +249,10 @@ impl<'a, L: Live> Building<'a, L> {
 
     fn forget_tenant(&mut self, old: &Tenant) {
         count(&mut self.table.refs.plan, &old.plan, false);
-        count(&mut self.table.refs.pool, &old.pool, false);
+        for pool in old.pools() {
+            count(&mut self.table.refs.pool, pool, false);
+        }
+        self.table.canaries.remove(&old.id);
         if self.table.slugs.get(old.slug.as_str()) == Some(&old.id) {
             self.table.slugs.remove(old.slug.as_str());
         }
@@ -252,14 +267,13 @@ impl<'a, L: Live> Building<'a, L> {
 
     fn remember_route(&mut self, route: &Arc<Route>) {
         self.count_route(route, true);
-        self.change_routes(route, |routes| routes.with(route));
         self.table.routes.insert(route.id, route.clone());
     }
 
-    fn forget_route(&mut self, id: &crate::model::RouteId) {
+    fn forget_route(&mut self, id: &RouteId) {
         if let Some(old) = self.table.routes.remove(id) {
             self.count_route(&old, false);
-            self.change_routes(&old, |routes| routes.without(old.id));
+            self.left.entry(old.scope()).or_default().push(*id);
         }
     }
 
@@ -267,42 +281,62 @@ impl<'a, L: Live> Building<'a, L> {
         if let Some(tenant) = &route.tenant {
             count(&mut self.table.refs.tenant, tenant, more);
         }
-        for pool in route.pool.iter().chain(&route.action.pool) {
+        for pool in route.pools() {
             count(&mut self.table.refs.pool, pool, more);
         }
     }
 
-    /// Changes the list that a route's scope is looked up in.
-    fn change_routes(&mut self, route: &Route, change: impl Fn(&RouteList) -> RouteList) {
-        if let Some(id) = &route.tenant {
-            if let Some(old) = self.table.tenants.get(id).cloned() {
-                let routes = change(&old.routes);
-                let next =
-                    TenantEntry { tenant: old.tenant.clone(), plan: old.plan.clone(), routes, live: old.live.clone() };
-                self.table.tenants.insert(*id, Arc::new(next));
+    /// Brings the lists in step with the routes that were put and removed. Objects have no order, so a route may have
+    /// come before what it hangs on.
+    fn order_routes(&mut self, put: &[Object]) {
+        let mut new: HashMap<RouteScope, Vec<Arc<Route>>> = HashMap::new();
+        for object in put {
+            if let Object::Route(route) = object
+                && self.table.routes.get(&route.id) == Some(route)
+            {
+                new.entry(route.scope()).or_default().push(route.clone());
             }
-        } else if let Some(id) = &route.pool {
-            if let Some(old) = self.table.pools.get(id).cloned() {
-                let routes = change(&old.routes);
-                let next = PoolEntry { pool: old.pool.clone(), routes, live: old.live.clone() };
-                self.table.pools.insert(id.clone(), Arc::new(next));
+        }
+        let mut left = std::mem::take(&mut self.left);
+        for (scope, routes) in new {
+            let gone = left.remove(&scope).unwrap_or_default();
+            self.change_routes(&scope, &gone, &routes);
+        }
+        for (scope, gone) in left {
+            self.change_routes(&scope, &gone, &[]);
+        }
+    }
+
+    /// Changes the list that a scope's routes are looked up in.
+    fn change_routes(&mut self, scope: &RouteScope, gone: &[RouteId], put: &[Arc<Route>]) {
+        match scope {
+            RouteScope::Tenant(id) => {
+                if let Some(old) = self.table.tenants.get(id).cloned() {
+                    let TenantEntry { tenant, plan, routes, live } = &*old;
+                    let (routes, live) = (routes.changed(gone, put), live.clone());
+                    let next = TenantEntry { tenant: tenant.clone(), plan: plan.clone(), routes, live };
+                    self.table.tenants.insert(*id, Arc::new(next));
+                }
             }
-        } else {
-            self.table.platform_routes = change(&self.table.platform_routes);
+            RouteScope::Pool(id) => {
+                if let Some(old) = self.table.pools.get(id).cloned() {
+                    let (routes, live) = (old.routes.changed(gone, put), old.live.clone());
+                    self.table.pools.insert(id.clone(), Arc::new(PoolEntry { pool: old.pool.clone(), routes, live }));
+                }
+            }
+            RouteScope::Platform => self.table.platform_routes = self.table.platform_routes.changed(gone, put),
+            RouteScope::Public => self.table.public_routes = self.table.public_routes.changed(gone, put),
         }
     }
 
     fn finish(mut self) -> Result<RoutingTable<L>, Violations> {
         let put = std::mem::take(&mut self.put);
         let mut violations = Vec::new();
-        // Routes and tenants may have come before what they hang on: objects have no order.
+        self.order_routes(&put);
         for object in &put {
-            match object {
-                Object::Route(route) if self.table.routes.get(&route.id) == Some(route) => {
-                    self.change_routes(route, |routes| routes.with(route))
-                }
-                Object::Tenant(tenant) => self.renew_plan(tenant.id),
-                _ => {}
+            // A tenant may have come before its plan: objects have no order.
+            if let Object::Tenant(tenant) = object {
+                self.renew_plan(tenant.id);
             }
         }
         for plan in std::mem::take(&mut self.plans) {
@@ -366,7 +400,9 @@ impl<'a, L: Live> Building<'a, L> {
         match object {
             Object::Tenant(t) if table.tenants.get(&t.id).is_some_and(|now| now.tenant == *t) => {
                 need(table.plans.contains_key(&t.plan), ObjectKey::Plan(t.plan.clone()));
-                need(table.pools.contains_key(&t.pool), ObjectKey::Pool(t.pool.clone()));
+                for pool in t.pools() {
+                    need(table.pools.contains_key(pool), ObjectKey::Pool(pool.clone()));
+                }
             }
             Object::Domain(d) if table.domains.get(&d.name) == Some(d) => {
                 need(table.tenants.contains_key(&d.tenant), ObjectKey::Tenant(d.tenant));
@@ -381,7 +417,7 @@ impl<'a, L: Live> Building<'a, L> {
                 if let Some(tenant) = r.tenant {
                     need(table.tenants.contains_key(&tenant), ObjectKey::Tenant(tenant));
                 }
-                for pool in r.pool.iter().chain(&r.action.pool) {
+                for pool in r.pools() {
                     need(table.pools.contains_key(pool), ObjectKey::Pool(pool.clone()));
                 }
             }

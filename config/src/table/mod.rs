@@ -7,6 +7,7 @@
 mod apply;
 mod check;
 mod route_list;
+mod route_trie;
 
 use std::sync::Arc;
 
@@ -15,11 +16,11 @@ use imbl::GenericHashMap;
 use imbl::shared_ptr::DefaultSharedPtr;
 
 pub use check::{Violation, Violations};
-pub use route_list::RouteList;
+pub use route_list::{RouteConflict, RouteList};
 
 use crate::model::{
     AcmeAccount, CaId, Certificate, Challenge, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan,
-    PlanId, Pool, PoolId, Revision, Route, RouteId, Slug, Tenant, TenantId, TokenIssuer, Zone,
+    PlanId, Platform, Pool, PoolId, Revision, Route, RouteId, RouteScope, Slug, Tenant, TenantId, TokenIssuer, Zone,
 };
 use crate::snapshot::{Object, Snapshot};
 
@@ -86,9 +87,13 @@ pub struct RoutingTable<L: Live = NoLive> {
     shared_hosts: Map<DomainName, DomainName>,
     tenants: Map<TenantId, Arc<TenantEntry<L>>>,
     slugs: Map<Slug, TenantId>,
+    /// Those that have a canary.
+    canaries: Map<TenantId, ()>,
     domains: Map<DomainName, Arc<Domain>>,
     routes: Map<RouteId, Arc<Route>>,
+    platform: Option<Arc<Platform>>,
     platform_routes: RouteList,
+    public_routes: RouteList,
     certificates: Map<Fingerprint, Arc<Certificate>>,
     context_keys: Map<KeyId, Arc<ContextKey>>,
     issuers: Map<IssuerId, Arc<TokenIssuer>>,
@@ -109,9 +114,12 @@ impl<L: Live> Clone for RoutingTable<L> {
             shared_hosts: self.shared_hosts.clone(),
             tenants: self.tenants.clone(),
             slugs: self.slugs.clone(),
+            canaries: self.canaries.clone(),
             domains: self.domains.clone(),
             routes: self.routes.clone(),
+            platform: self.platform.clone(),
             platform_routes: self.platform_routes.clone(),
+            public_routes: self.public_routes.clone(),
             certificates: self.certificates.clone(),
             context_keys: self.context_keys.clone(),
             issuers: self.issuers.clone(),
@@ -133,9 +141,12 @@ impl<L: Live> Default for RoutingTable<L> {
             shared_hosts: Map::default(),
             tenants: Map::default(),
             slugs: Map::default(),
+            canaries: Map::default(),
             domains: Map::default(),
             routes: Map::default(),
+            platform: None,
             platform_routes: RouteList::default(),
+            public_routes: RouteList::default(),
             certificates: Map::default(),
             context_keys: Map::default(),
             issuers: Map::default(),
@@ -228,14 +239,39 @@ impl<L: Live> RoutingTable<L> {
         self.routes.get(id)
     }
 
+    /// What holds for the platform as a whole, if anything was said.
+    pub fn platform(&self) -> Option<&Arc<Platform>> {
+        self.platform.as_ref()
+    }
+
     /// Routes of the whole platform.
     pub fn platform_routes(&self) -> &RouteList {
         &self.platform_routes
     }
 
+    /// Routes that are asked before anybody asks which tenant a request is for.
+    pub fn public_routes(&self) -> &RouteList {
+        &self.public_routes
+    }
+
+    /// The routes that one stands among; `None` when what they belong to is not there.
+    pub fn routes_of(&self, scope: &RouteScope) -> Option<&RouteList> {
+        match scope {
+            RouteScope::Public => Some(&self.public_routes),
+            RouteScope::Platform => Some(&self.platform_routes),
+            RouteScope::Tenant(id) => self.tenants.get(id).map(|entry| &entry.routes),
+            RouteScope::Pool(id) => self.pools.get(id).map(|entry| &entry.routes),
+        }
+    }
+
     /// All tenants, in no order.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<TenantEntry<L>>> {
         self.tenants.values()
+    }
+
+    /// Tenants that have a canary, in no order; at any time a few.
+    pub fn tenants_with_canary(&self) -> impl Iterator<Item = &Arc<TenantEntry<L>>> {
+        self.canaries.keys().filter_map(|id| self.tenants.get(id))
     }
 
     /// All pools, in no order.
@@ -334,6 +370,7 @@ impl<L: Live> RoutingTable<L> {
         objects.extend(self.zones.values().cloned().map(Object::Zone));
         objects.extend(self.tenants.values().map(|t| Object::Tenant(t.tenant.clone())));
         objects.extend(self.domains.values().cloned().map(Object::Domain));
+        objects.extend(self.platform.iter().cloned().map(Object::Platform));
         objects.extend(self.routes.values().cloned().map(Object::Route));
         objects.extend(self.certificates.values().cloned().map(Object::Certificate));
         objects.extend(self.context_keys.values().cloned().map(Object::ContextKey));

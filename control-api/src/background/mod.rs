@@ -3,12 +3,14 @@
 mod domain_checks;
 mod key_schedule;
 mod key_source;
+mod maintenance_windows;
 mod stored_txt;
 mod token_keys;
 
 pub(crate) use domain_checks::CheckRefusal;
 pub use domain_checks::{DomainChecks, PlatformFacts};
 pub(crate) use key_source::KeySourceError;
+pub use maintenance_windows::MaintenanceWindows;
 pub use stored_txt::StoredTxt;
 pub use token_keys::KeyRefresher;
 pub(crate) use token_keys::RefreshRefusal;

@@ -3,6 +3,7 @@
 pub(crate) mod auth;
 pub(crate) mod envelope;
 pub(crate) mod openapi;
+mod operations;
 pub(crate) mod params;
 pub(crate) mod precondition;
 pub(crate) mod problem;
@@ -20,6 +21,7 @@ mod explain;
 mod health;
 mod internal;
 mod limits;
+mod maintenance;
 mod nodes;
 mod plans;
 mod pools;

@@ -12,6 +12,7 @@ use crate::operation::Refusal;
 use crate::operation::backends::{self, BackendPatch, BackendView};
 use crate::operation::client_certificate::{self, ClientCertificateInput};
 use crate::operation::json;
+use crate::operation::maintenance::{self, MaintenanceInput};
 use crate::operation::permission::Operator;
 use crate::operation::pools::{BackendInput, PoolInput, PoolView};
 
@@ -148,6 +149,27 @@ pub(super) async fn undrain(
     request: WriteRequest,
 ) -> Answer {
     put_into(&api, &path, request, BackendState::Active).await
+}
+
+/// Answers visitors of all tenants on a pool with 503 `TENANT_MAINTENANCE`: at once, or from `starts_at` on; until
+/// `ends_at`, or until it is resumed.
+#[utoipa::path(post, path = "/api/v1/pools/{pool}/maintenance", tag = "pools", request_body = Option<MaintenanceInput>,
+    params(("pool" = String, Path)), responses((status = 200, body = PoolView)))]
+pub(super) async fn maintenance(State(api): State<Api>, Path(pool): Path<String>, request: WriteRequest) -> Answer {
+    let pool = key::<Pool>(&pool)?;
+    let (mut writing, body) = request.begin(&api).await?;
+    let done = maintenance::begin(&mut writing.work, &pool, &body).await?;
+    writing.finish(done).await
+}
+
+/// Serves visitors of a pool's tenants again, and forgets a window that has not begun.
+#[utoipa::path(post, path = "/api/v1/pools/{pool}/resume", tag = "pools",
+    params(("pool" = String, Path)), responses((status = 200, body = PoolView)))]
+pub(super) async fn resume(State(api): State<Api>, Path(pool): Path<String>, request: WriteRequest) -> Answer {
+    let pool = key::<Pool>(&pool)?;
+    let (mut writing, _) = request.begin(&api).await?;
+    let done = maintenance::end(&mut writing.work, &pool).await?;
+    writing.finish(done).await
 }
 
 async fn put_into(api: &Api, (pool, id): &(String, String), request: WriteRequest, state: BackendState) -> Answer {

@@ -7,9 +7,9 @@ use utoipa_axum::routes;
 
 use super::envelope::envelope;
 use super::{
-    Api, acme, audit, certificates, context_keys, domains, events, explain, health, internal, limits, nodes, openapi,
-    plans, pools, public, revisions, routes as route_handlers, sealing, selftest, status, tenants, token_issuers,
-    tokens, unknown_hosts, usage, zones,
+    Api, acme, audit, certificates, context_keys, domains, events, explain, health, internal, limits, maintenance,
+    nodes, openapi, operations, plans, pools, public, revisions, routes as route_handlers, sealing, selftest, status,
+    tenants, token_issuers, tokens, unknown_hosts, usage, zones,
 };
 
 /// The API as a service.
@@ -39,6 +39,11 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tenants::domains))
         .routes(routes!(limits::show))
         .routes(routes!(limits::put, limits::clear))
+        .routes(routes!(maintenance::get, maintenance::put, maintenance::delete))
+        .routes(routes!(operations::migrate))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::get))
+        .routes(routes!(operations::cancel))
         .routes(routes!(domains::list, domains::create))
         .routes(routes!(domains::get, domains::patch, domains::delete))
         .routes(routes!(domains::make_primary))
@@ -57,6 +62,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(pools::drain))
         .routes(routes!(pools::undrain))
         .routes(routes!(pools::put_client_certificate, pools::remove_client_certificate))
+        .routes(routes!(pools::maintenance))
+        .routes(routes!(pools::resume))
         .routes(routes!(route_handlers::list, route_handlers::create))
         .routes(routes!(route_handlers::get, route_handlers::replace, route_handlers::patch, route_handlers::delete))
         .routes(routes!(token_issuers::list, token_issuers::create))

@@ -10,6 +10,7 @@ use super::write::WriteRequest;
 use super::{Answer, Api, ListAnswer, object, resource};
 use crate::operation::domains::{DomainView, Reading};
 use crate::operation::edit::Resource;
+use crate::operation::maintenance::MaintenanceInput;
 use crate::operation::permission::Operator;
 use crate::operation::tenants::{self, Action, Reason, TenantInput, TenantKey, TenantView};
 
@@ -116,8 +117,10 @@ pub(super) async fn resume(State(api): State<Api>, Path(key): Path<String>, requ
     act(api, key, request, Action::Resume).await
 }
 
-/// Answers a tenant's visitors with 503 `TENANT_MAINTENANCE`.
-#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/maintenance", tag = "tenants", request_body = Option<Reason>,
+/// Answers a tenant's visitors with 503 `TENANT_MAINTENANCE`: at once, or from `starts_at` on; until `ends_at`, or until
+/// it is resumed.
+#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/maintenance", tag = "tenants",
+    request_body = Option<MaintenanceInput>,
     params(("tenant" = String, Path, description = "`tnt_…`, `slug:…` or `external:…`")),
     responses((status = 200, body = TenantView)))]
 pub(super) async fn maintenance(State(api): State<Api>, Path(key): Path<String>, request: WriteRequest) -> Answer {

@@ -326,7 +326,12 @@ impl Writing {
             return self.plan(done).await;
         }
         let Self { mut work, api, wait, key, turn, hash, .. } = self;
-        let status = if done.what == What::Created { StatusCode::CREATED } else { StatusCode::OK };
+        let status = match done.what {
+            What::Created => StatusCode::CREATED,
+            What::Accepted => StatusCode::ACCEPTED,
+            What::Changed | What::Removed => StatusCode::OK,
+        };
+        let is_new = matches!(done.what, What::Created | What::Accepted);
         let location = format!("/api/v1/{}", done.path);
         if let Some(key) = key {
             let answer = StoredAnswer {
@@ -335,7 +340,7 @@ impl Writing {
                 request_hash: hash,
                 status: status.as_u16(),
                 etag: done.version.map(|version| etag(version, &done.object)),
-                location: (done.what == What::Created).then(|| location.clone()),
+                location: is_new.then(|| location.clone()),
                 body: serde_json::to_vec(&done.object).expect("our types serialise"),
                 created_at_ms: work.transaction.now_ms(),
             };
@@ -366,9 +371,7 @@ impl Writing {
         let headers = response.headers_mut();
         headers.insert(CHANGE, committed.change.into());
         headers.extend(etag.map(|etag| (ETAG, etag)));
-        if done.what == What::Created
-            && let Ok(location) = HeaderValue::try_from(location)
-        {
+        if is_new && let Ok(location) = HeaderValue::try_from(location) {
             headers.insert(LOCATION, location);
         }
         if let Some(applied) = &applied {

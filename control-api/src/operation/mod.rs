@@ -5,6 +5,7 @@
 
 pub(crate) mod acme;
 pub(crate) mod backends;
+pub(crate) mod canary;
 pub(crate) mod certificates;
 pub(crate) mod client_certificate;
 pub(crate) mod context_keys;
@@ -12,6 +13,8 @@ pub(crate) mod document;
 pub(crate) mod domains;
 pub(crate) mod edit;
 pub(crate) mod limits;
+pub(crate) mod maintenance;
+pub(crate) mod operations;
 pub(crate) mod permission;
 pub(crate) mod plans;
 pub(crate) mod pools;
@@ -52,6 +55,8 @@ pub(crate) struct Platform {
     pub(crate) issuers: Vec<CaIdentity>,
     /// The most that any tenant may have.
     pub(crate) caps: Limits,
+    /// A pool that is not there can be made, with instances.
+    pub(crate) makes_pools: bool,
 }
 
 /// A write in progress.
@@ -124,6 +129,8 @@ pub(crate) struct Done {
 pub(crate) enum What {
     /// Made.
     Created,
+    /// Noted, and done from here on.
+    Accepted,
     /// Changed.
     Changed,
     /// Removed.

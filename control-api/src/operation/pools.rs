@@ -141,7 +141,8 @@ impl Resource for Pool {
     const SUBJECT: Subject = Subject::Pools;
     const COLLECTION: &'static str = "pools";
     const KEY: &'static str = "id";
-    const READ_ONLY: &'static [&'static str] = &["client_certificate", "version", "created_at", "updated_at"];
+    const READ_ONLY: &'static [&'static str] =
+        &["client_certificate", "maintenance", "version", "created_at", "updated_at"];
 
     fn assemble(input: PoolInput, before: Option<&Self>, _: &RoutingTable, errors: &mut Errors) -> Self {
         if before.is_some_and(|pool| pool.id != input.id) {
@@ -176,6 +177,7 @@ impl Resource for Pool {
             queue: input.queue,
             upstream_tls: input.upstream_tls,
             client_certificate: before.and_then(|pool| pool.client_certificate.clone()),
+            maintenance: before.and_then(|pool| pool.maintenance.clone()),
         }
     }
 

@@ -4,15 +4,16 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use schoolgate_config::model::{PoolId, Route, RouteAction, RouteId, RouteMatch};
-use schoolgate_config::table::RoutingTable;
+use schoolgate_config::model::{FixedAnswer, PoolId, Route, RouteAction, RouteId, RouteMatch};
+use schoolgate_config::table::{RouteConflict, RoutingTable};
 use schoolgate_store::Stored;
 
-use super::Stamp;
+use super::canary::{check_canary, is_token};
 use super::document::{Errors, Place, Text, readable};
 use super::edit::{Reference, Resource};
 use super::permission::Subject;
 use super::tenants::tenant_of;
+use super::{Refusal, Stamp};
 
 /// What of a route an operator sets.
 #[derive(Debug, ToSchema)]
@@ -49,6 +50,7 @@ impl Resource for Route {
     const READ_ONLY: &'static [&'static str] = &["id", "version", "created_at", "updated_at"];
 
     fn assemble(input: RouteInput, before: Option<&Self>, table: &RoutingTable, errors: &mut Errors) -> Self {
+        check_public(&input, errors);
         let tenant = input.tenant.and_then(|name| tenant_of(&name.0, table, errors));
         check_match(&input.matches, errors);
         check_action(&input.action, errors);
@@ -56,6 +58,10 @@ impl Resource for Route {
             && table.pool(pool).is_none()
         {
             errors.add_at("/action/pool", "not_found", format!("the pool `{pool}` does not exist"));
+        }
+        if let Some(canary) = &input.action.canary {
+            let at = Place::root().member("action").member("canary");
+            check_canary(canary, input.action.pool.as_ref(), table, &at, errors);
         }
         if input.action.rewrite.is_some() && input.matches.path_prefix.is_none() && input.matches.path_exact.is_none() {
             errors.add_at("/action/rewrite", "invalid", "a rewrite replaces what the match names: give a path there");
@@ -77,16 +83,52 @@ impl Resource for Route {
     fn references() -> &'static [Reference] {
         &[("pool", |table, name| name.parse().map_or(true, |id| table.pool(&id).is_some()))]
     }
+
+    fn check(&self, _: Option<&Self>, table: &RoutingTable) -> Result<(), Refusal> {
+        let Some(conflict) = table.routes_of(&self.scope()).and_then(|routes| routes.conflict(self)) else {
+            return Ok(());
+        };
+        let described = |id: &RouteId| table.route(id).map_or_else(|| id.to_string(), |route| described(route));
+        let (code, message) = match &conflict {
+            RouteConflict::Same(other) => {
+                ("same_match", format!("{} is for the same requests: change that one", described(other)))
+            }
+            RouteConflict::ShadowedBy(other) => (
+                "shadowed",
+                format!(
+                    "it would never match: {} is asked first and takes all its requests; give this one a higher priority",
+                    described(other)
+                ),
+            ),
+            // Maintenance is laid over other routes for a while, and taken away again.
+            RouteConflict::Shadows(_) if self.action.maintenance => return Ok(()),
+            RouteConflict::Shadows(other) => (
+                "shadows",
+                format!(
+                    "{} would never match any more: this one would be asked first and take all its requests; give \
+                     this one a lower priority, or delete that one",
+                    described(other)
+                ),
+            ),
+        };
+        Err(Refusal::invalid("/match", code, message))
+    }
+}
+
+/// A route in a sentence.
+fn described(route: &Route) -> String {
+    let RouteMatch { path_prefix, path_exact, .. } = &route.matches;
+    let path = match (path_exact, path_prefix) {
+        (Some(exact), _) => format!("for {exact}"),
+        (None, Some(prefix)) => format!("for {prefix}…"),
+        (None, None) => "for every path".to_owned(),
+    };
+    format!("the route {} ({path}, priority {})", route.id, route.priority)
 }
 
 /// Whether text can stand in a request line or a header without becoming something else.
 fn is_clean_path(path: &str) -> bool {
     path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#'))
-}
-
-/// Whether text is the name of a header or a method: a token (RFC 9110 section 5.6.2).
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 fn check_match(matches: &RouteMatch, errors: &mut Errors) {
@@ -140,13 +182,18 @@ fn check_action(action: &RouteAction, errors: &mut Errors) {
     if *action == RouteAction::default() {
         errors.add_at("/action", "invalid", "the route does nothing: give at least one action");
     }
-    let ends = [action.redirect.is_some(), action.maintenance];
-    if ends.into_iter().filter(|ends| *ends).count() > 1 || (action.redirect.is_some() && action.pool.is_some()) {
+    let forwards = action.pool.is_some() || action.canary.is_some();
+    let ends = [action.redirect.is_some(), action.answer.is_some(), action.maintenance];
+    let ends = ends.into_iter().filter(|ends| *ends).count();
+    if ends > 1 || (forwards && ends > 0 && !action.maintenance) {
         errors.add_at(
             "/action",
             "invalid",
-            "a route forwards, redirects, or answers maintenance; these exclude each other",
+            "a route forwards, redirects, answers by itself, or answers maintenance; these exclude each other",
         );
+    }
+    if let Some(answer) = &action.answer {
+        check_answer(answer, errors);
     }
     if action.rewrite.as_ref().is_some_and(|rewrite| !is_clean_path(&rewrite.prefix)) {
         errors.add_at("/action/rewrite/prefix", "invalid", "expected a path that begins with / and has no query");
@@ -174,8 +221,59 @@ fn check_action(action: &RouteAction, errors: &mut Errors) {
             errors.add(&at, "invalid", "control characters are not allowed in a header");
         }
     }
-    if action.timeout_ms.is_some_and(|ms| !(1..=3_600_000).contains(&ms)) {
-        errors.add_at("/action/timeout_ms", "out_of_range", "expected 1 to 3600000");
+    let timeouts = action.timeouts.unwrap_or_default();
+    for (field, ms) in [
+        ("timeout_ms", action.timeout_ms),
+        ("timeouts/connect_ms", timeouts.connect_ms),
+        ("timeouts/first_byte_ms", timeouts.first_byte_ms),
+        ("timeouts/read_ms", timeouts.read_ms),
+        ("timeouts/write_ms", timeouts.write_ms),
+        ("timeouts/total_ms", timeouts.total_ms),
+    ] {
+        if ms.is_some_and(|ms| !(1..=3_600_000).contains(&ms)) {
+            errors.add_at(&format!("/action/{field}"), "out_of_range", "expected 1 to 3600000");
+        }
+    }
+    if action.timeout_ms.is_some() && timeouts.read_ms.is_some() {
+        errors.add_at("/action/timeout_ms", "invalid", "`timeouts.read_ms` says the same: give one of them");
+    }
+}
+
+/// An answer is a status with a body, or one without.
+fn check_answer(answer: &FixedAnswer, errors: &mut Errors) {
+    let is_field = answer.content_type.bytes().all(|b| (0x20..0x7f).contains(&b)) && answer.content_type.contains('/');
+    if !is_field {
+        errors.add_at("/action/answer/content_type", "invalid", "expected a media type such as text/plain");
+    }
+    if !matches!(answer.status, 200..=599) {
+        errors.add_at("/action/answer/status", "out_of_range", "expected 200 to 599");
+    } else if matches!(answer.status, 204 | 205 | 304) && !answer.body.is_empty() {
+        errors.add_at("/action/answer/body", "invalid", format!("an answer {} has no body", answer.status));
+    } else if matches!(answer.status, 300..=308) {
+        errors.add_at("/action/answer/status", "invalid", "this status sends elsewhere: use a redirect");
+    }
+}
+
+/// A public route knows no tenant, so nothing of it may depend on one.
+fn check_public(input: &RouteInput, errors: &mut Errors) {
+    let action = &input.action;
+    if !action.public {
+        return;
+    }
+    let own = [("/tenant", input.tenant.is_some()), ("/pool", input.pool.is_some())];
+    for (field, _) in own.into_iter().filter(|(_, is_there)| *is_there) {
+        errors.add_at(field, "invalid", "a public route is the platform's: it knows no tenant");
+    }
+    let of_tenants = [
+        ("requires_feature", action.requires_feature.is_some()),
+        ("maintenance", action.maintenance),
+        ("canary", action.canary.is_some()),
+    ];
+    for (field, _) in of_tenants.into_iter().filter(|(_, is_there)| *is_there) {
+        errors.add_at(&format!("/action/{field}"), "invalid", "a public route knows no tenant: leave this out");
+    }
+    if action.pool.is_none() && action.answer.is_none() && action.redirect.is_none() {
+        errors.add_at("/action/pool", "missing", "a public route needs a pool, an answer or a redirect");
     }
 }
 
@@ -204,6 +302,12 @@ mod tests {
         assert!(refused(r#"{"redirect":{"to":"/x"},"pool":"p"}"#));
         assert!(refused(r#"{"redirect":{"to":"javascript:x"}}"#));
         assert!(refused(r#"{"set_headers":{"x-a":"b\nc"}}"#));
+        assert!(refused(r#"{"answer":{"status":99}}"#) && refused(r#"{"answer":{"status":302}}"#));
+        assert!(refused(r#"{"answer":{"content_type":"text/plain\nx: y"}}"#));
+        assert!(refused(r#"{"answer":{"status":204,"body":"x"}}"#) && refused(r#"{"answer":{},"pool":"p"}"#));
+        assert!(refused(r#"{"timeouts":{"connect_ms":0}}"#));
+        assert!(refused(r#"{"timeout_ms":5,"timeouts":{"read_ms":5}}"#));
+        assert!(!refused(r#"{"answer":{"body":"User-agent: *"}}"#));
         assert!(!refused(r#"{"pool":"p","set_headers":{"x-a":"b"}}"#));
     }
 }

@@ -7,14 +7,16 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use schoolgate_config::model::{
-    Domain, Isolation, Plan, PlanId, Pool, PoolId, PoolKind, PoolKindRule, Profile, Route, Security, Slug,
+    Canary, Domain, Isolation, Plan, PlanId, Pool, PoolId, PoolKind, PoolKindRule, Profile, Route, Security, Slug,
     Subscription, Tenant, TenantId, TenantState, Theme, TimeZone,
 };
 use schoolgate_config::table::RoutingTable;
 use schoolgate_store::{ListQuery, Page, Store, Stored, Transaction};
 
-use super::document::{Errors, Text, read, readable};
+use super::canary::check_canary;
+use super::document::{Errors, Place, Text, read, readable};
 use super::edit::{self, Reference, Resource};
+use super::maintenance::read_maintenance;
 use super::permission::{Operator, Permission, Reach, Subject};
 use super::{Done, Refusal, Stamp, Work};
 
@@ -33,6 +35,8 @@ pub(crate) struct TenantInput {
     /// The pool that serves it; `shared` if not given.
     #[serde(default)]
     pool: PoolId,
+    /// A share of its requests goes to another pool.
+    canary: Option<Box<Canary>>,
     /// The commercial side.
     #[serde(default)]
     subscription: Subscription,
@@ -70,6 +74,7 @@ readable!(TenantInput {
     external_id,
     plan = "basic".parse().expect("a label"),
     pool = "shared".parse().expect("a label"),
+    canary,
     subscription = Subscription::default(),
     isolation = Isolation::default(),
     profile = Box::default(),
@@ -112,10 +117,23 @@ impl Resource for Tenant {
     const SUBJECT: Subject = Subject::Tenants;
     const COLLECTION: &'static str = "tenants";
     const KEY: &'static str = "id";
-    const READ_ONLY: &'static [&'static str] =
-        &["id", "state", "state_reason", "active", "hosts", "overrides", "version", "created_at", "updated_at"];
+    const READ_ONLY: &'static [&'static str] = &[
+        "id",
+        "state",
+        "state_reason",
+        "maintenance",
+        "active",
+        "hosts",
+        "overrides",
+        "version",
+        "created_at",
+        "updated_at",
+    ];
 
-    fn assemble(input: TenantInput, before: Option<&Self>, _: &RoutingTable, errors: &mut Errors) -> Self {
+    fn assemble(input: TenantInput, before: Option<&Self>, table: &RoutingTable, errors: &mut Errors) -> Self {
+        if let Some(canary) = &input.canary {
+            check_canary(canary, Some(&input.pool), table, &Place::root().member("canary"), errors);
+        }
         check_subscription(&input.subscription, errors);
         check_theme(&input.theme, errors);
         if input.security.hsts_max_age_s.is_some_and(|age| age > LONGEST_HSTS_S) {
@@ -124,7 +142,7 @@ impl Resource for Tenant {
         for name in input.features.keys() {
             let is_name = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
             if !is_name {
-                let at = super::document::Place::root().member("features").member(name);
+                let at = Place::root().member("features").member(name);
                 errors.add(&at, "invalid", "features are named with a-z, 0-9 and _");
             }
         }
@@ -138,6 +156,8 @@ impl Resource for Tenant {
             plan: input.plan,
             subscription: input.subscription,
             pool: input.pool,
+            canary: input.canary,
+            maintenance: before.and_then(|tenant| tenant.maintenance.clone()),
             isolation: input.isolation,
             profile: input.profile,
             theme: input.theme,
@@ -394,7 +414,11 @@ pub(crate) async fn list(
 ///
 /// # Errors
 /// [`Refusal::NotFound`], [`Refusal::Forbidden`], [`Refusal::Stale`].
-async fn changeable(work: &mut Work, key: &TenantKey, permission: Permission) -> Result<Stored<Tenant>, Refusal> {
+pub(super) async fn changeable(
+    work: &mut Work,
+    key: &TenantKey,
+    permission: Permission,
+) -> Result<Stored<Tenant>, Refusal> {
     work.operator.may(permission)?;
     let found = key.find_in(&mut work.transaction).await?;
     work.operator.may_with(permission, found.value.id)?;
@@ -481,7 +505,11 @@ pub(super) async fn changeable_by_operators(work: &mut Work, key: &TenantKey) ->
     Ok(before)
 }
 
-fn not_of_tenants(work: &Work) -> Result<(), Refusal> {
+/// Whether this is no token of a school's own.
+///
+/// # Errors
+/// [`Refusal::Forbidden`].
+pub(super) fn not_of_tenants(work: &Work) -> Result<(), Refusal> {
     if work.operator.role.is_of_tenants() {
         return Err(Refusal::Forbidden("this is for the platform's operators".to_owned()));
     }
@@ -534,6 +562,9 @@ impl Action {
 /// # Errors
 /// [`Refusal::Conflict`] when there is no way from its state; as [`edit::patch`] otherwise.
 pub(crate) async fn act(work: &mut Work, key: &TenantKey, action: Action, body: &Value) -> Result<Done, Refusal> {
+    if action == Action::Maintenance {
+        return maintain(work, key, body).await;
+    }
     let reason = if body.is_null() {
         None
     } else {
@@ -543,16 +574,38 @@ pub(crate) async fn act(work: &mut Work, key: &TenantKey, action: Action, body: 
     };
     let before = changeable(work, key, Subject::Tenants.write()).await?;
     not_of_tenants(work)?;
-    let Some(state) = action.after(before.value.state) else {
+    let state = state_after(action, before.value.state)?;
+    let state_reason = if state == TenantState::Active { None } else { reason.map(|reason| reason.0) };
+    let tenant = Tenant { state, state_reason, maintenance: None, ..before.value.clone() };
+    edit::save(work, before, tenant, action.verb()).await
+}
+
+fn state_after(action: Action, state: TenantState) -> Result<TenantState, Refusal> {
+    action.after(state).ok_or_else(|| Refusal::Conflict {
+        code: "INVALID_STATE",
+        message: format!("a tenant that is {} has no action {}", state.as_str(), action.verb()),
+        pointer: None,
+    })
+}
+
+/// Turns a tenant's visitors away, now or when a window begins. Until then its state stays what it is.
+async fn maintain(work: &mut Work, key: &TenantKey, body: &Value) -> Result<Done, Refusal> {
+    let now_ms = work.transaction.now_ms();
+    let maintenance = read_maintenance(body, now_ms)?;
+    let before = changeable(work, key, Subject::Tenants.write()).await?;
+    not_of_tenants(work)?;
+    let (is_now, next) = (maintenance.is_on(now_ms), state_after(Action::Maintenance, before.value.state)?);
+    if !is_now && before.value.state != TenantState::Active {
         return Err(Refusal::Conflict {
             code: "INVALID_STATE",
-            message: format!("a tenant that is {} has no action {}", before.value.state.as_str(), action.verb()),
-            pointer: None,
+            message: format!("a tenant that is {} has no window to wait for", before.value.state.as_str()),
+            pointer: Some("/starts_at"),
         });
-    };
-    let state_reason = if state == TenantState::Active { None } else { reason.map(|reason| reason.0) };
-    let tenant = Tenant { state, state_reason, ..before.value.clone() };
-    edit::save(work, before, tenant, action.verb()).await
+    }
+    let state = if is_now { next } else { before.value.state };
+    let state_reason = maintenance.reason.clone().filter(|_| is_now);
+    let tenant = Tenant { state, state_reason, maintenance: Some(Box::new(maintenance)), ..before.value.clone() };
+    edit::save(work, before, tenant, Action::Maintenance.verb()).await
 }
 
 #[cfg(test)]

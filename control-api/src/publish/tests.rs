@@ -127,6 +127,7 @@ fn report(name: &str, serving: Revision) -> NodeReport {
         context_key: None,
         sealing_keys: Vec::new(),
         backends: Vec::new(),
+        canaries: Vec::new(),
         notices: Vec::new(),
         unknown_hosts: Vec::new(),
         missing_keys: Vec::new(),

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use schoolgate_config::model::{
     AcmeAccount, CaId, Certificate, Challenge, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan,
-    PlanId, Pool, PoolId, Route, RouteId, Tenant, TenantId, TenantState, TokenIssuer, Zone,
+    PlanId, Platform, PlatformId, Pool, PoolId, Route, RouteId, Tenant, TenantId, TenantState, TokenIssuer, Zone,
 };
 use schoolgate_config::snapshot::{Object, ObjectKey, ObjectKind};
 
@@ -65,6 +65,7 @@ aggregates! {
     TokenIssuer(IssuerId), |v| v.id.clone();
     AcmeAccount(CaId), |v| v.ca.clone();
     Challenge(DomainName), |v| v.name.clone();
+    Platform(PlatformId), |_v| PlatformId;
 }
 
 /// An object as it is in the store.

@@ -23,6 +23,7 @@ mod error;
 mod event;
 mod head;
 pub mod lease;
+mod operations;
 mod recent;
 mod records;
 mod revocation;
@@ -48,6 +49,7 @@ pub use error::StoreError;
 pub use event::{EVENTS_KEPT_MS, Event, EventQuery, NewEvent};
 pub use head::Head;
 pub use lease::{Lease, LeaseRecord};
+pub use operations::{Operation, OperationId, OperationQuery, OperationState};
 pub use records::{
     Actor, AppReport, AuditEntry, AuditQuery, CertificateWant, Committed, CommittedChanges, IgnoredHost, KeyFetch,
     NodeRecord, RevisionRecord, StoredAnswer, Token, TokenKind, WantState,

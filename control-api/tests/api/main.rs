@@ -9,6 +9,7 @@ mod limits;
 mod pools;
 mod reading;
 mod resources;
+mod routing;
 mod seen_by_proxies;
 mod server;
 mod site;

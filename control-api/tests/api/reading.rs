@@ -36,6 +36,7 @@ async fn the_status_has_the_whole_gateway_on_one_page() {
         backend: backend.clone(),
         address: "http://127.0.0.1:9001".into(),
         state: "unhealthy".into(),
+        checked: true,
         in_flight: 3,
         reason: Some("connection refused".into()),
     });

@@ -67,6 +67,7 @@ impl Site {
             addresses: vec!["192.0.2.7".parse().expect("an address")],
             issuers: vec![CaIdentity::named("letsencrypt.org")],
             caps: Default::default(),
+            makes_pools: false,
         };
         let dns = Dns::start().await;
         let checker = Checker::new(CheckerOptions {
@@ -151,6 +152,7 @@ pub(crate) fn report(node: &str, serving: Revision) -> NodeReport {
         context_key: None,
         sealing_keys: Vec::new(),
         backends: Vec::new(),
+        canaries: Vec::new(),
         notices: Vec::new(),
         unknown_hosts: Vec::new(),
         missing_keys: Vec::new(),

@@ -12,7 +12,10 @@ impl Answer {
     pub(crate) fn challenge(authorization: &KeyAuthorization<'_, '_>, id: &RequestId) -> Self {
         let mut headers = HeaderMap::with_capacity(5);
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        let body = Body { content_type: "application/octet-stream", bytes: authorization.to_string().into() };
+        let body = Body {
+            content_type: HeaderValue::from_static("application/octet-stream"),
+            bytes: authorization.to_string().into(),
+        };
         Self::new(StatusCode::OK, headers, Some(body), id)
     }
 }

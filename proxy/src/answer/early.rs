@@ -10,9 +10,9 @@ pub(crate) fn early(fault: Fault, head: &[u8], id: &RequestId) -> Vec<u8> {
     let row = fault.row();
     let html = accept::prefers_html(accepted(head));
     let (content_type, body) = if html {
-        ("text/html; charset=utf-8", page::html(&row, id, None))
+        ("text/html; charset=utf-8", page::html(&row, row.message, id, None))
     } else {
-        ("application/problem+json", page::problem(&row, id))
+        ("application/problem+json", page::problem(&row, row.message, id))
     };
     let mut answer = format!(
         "HTTP/1.1 {} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\

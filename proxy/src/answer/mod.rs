@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
-use schoolgate_config::model::Tenant;
+use schoolgate_config::model::{FixedAnswer, Tenant};
 
 pub(crate) use early::early;
 pub(crate) use redirect::{https_location, route_location};
@@ -37,8 +37,17 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// The body's type and bytes.
 struct Body {
-    content_type: &'static str,
+    content_type: HeaderValue,
     bytes: Bytes,
+}
+
+/// What an answer says of this case, beside what its fault always says.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// When it is worth trying again, in seconds.
+    pub(crate) retry_after_s: Option<u32>,
+    /// A sentence for the one who asked, as plain text.
+    pub(crate) message: Option<String>,
 }
 
 /// An answer of ours.
@@ -49,13 +58,27 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// What a fault looks like: a problem document (RFC 9457), or a page in the tenant's colours for who prefers HTML.
-    pub(crate) fn fault(fault: Fault, id: &RequestId, tenant: Option<&Tenant>, request: &HeaderMap) -> Self {
+    /// What a fault looks like: a problem document (RFC 9457), or a page in the tenant's colours for who prefers HTML; in
+    /// words of this case where there are some.
+    pub(crate) fn fault(
+        fault: Fault,
+        said: &Said,
+        id: &RequestId,
+        tenant: Option<&Tenant>,
+        request: &HeaderMap,
+    ) -> Self {
         let row = fault.row();
+        let message = said.message.as_deref().unwrap_or(row.message);
         let body = if accept::prefers_html(accept::lines(request)) {
-            Body { content_type: "text/html; charset=utf-8", bytes: page::html(&row, id, tenant).into() }
+            Body {
+                content_type: HeaderValue::from_static("text/html; charset=utf-8"),
+                bytes: page::html(&row, message, id, tenant).into(),
+            }
         } else {
-            Body { content_type: "application/problem+json", bytes: page::problem(&row, id).into() }
+            Body {
+                content_type: HeaderValue::from_static("application/problem+json"),
+                bytes: page::problem(&row, message, id).into(),
+            }
         };
         let mut headers = HeaderMap::with_capacity(12);
         headers.insert(VARY, HeaderValue::from_static("accept"));
@@ -64,7 +87,7 @@ impl Answer {
         if let Some(challenge) = fault.challenge() {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if let Some(seconds) = row.retry_after_s {
+        if let Some(seconds) = said.retry_after_s.or(row.retry_after_s) {
             headers.insert(RETRY_AFTER, seconds.into());
         }
         let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -96,6 +119,21 @@ impl Answer {
         Self::new(status, headers, None, id)
     }
 
+    /// What a route says by itself.
+    pub(crate) fn fixed(answer: &FixedAnswer, id: &RequestId) -> Self {
+        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // A status without content has none, whatever the route says (RFC 9110 section 6.4.1).
+        let is_empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
+        let body = (!is_empty && !answer.body.is_empty()).then(|| Body {
+            content_type: HeaderValue::from_str(&answer.content_type)
+                .unwrap_or_else(|_| HeaderValue::from_static("text/plain; charset=utf-8")),
+            bytes: Bytes::copy_from_slice(answer.body.as_bytes()),
+        });
+        Self::new(status, headers, body, id)
+    }
+
     /// Nothing more to say: the answer to `OPTIONS *`.
     pub(crate) fn no_content(id: &RequestId) -> Self {
         Self::new(StatusCode::NO_CONTENT, HeaderMap::new(), None, id)
@@ -106,7 +144,7 @@ impl Answer {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_REQUEST_ID.clone(), id.header());
         if let Some(body) = &body {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(body.content_type));
+            headers.insert(CONTENT_TYPE, body.content_type.clone());
         }
         if status != StatusCode::NO_CONTENT {
             headers.insert(CONTENT_LENGTH, body.as_ref().map_or(0, |b| b.bytes.len()).into());

@@ -25,13 +25,13 @@ struct Problem<'a> {
 }
 
 /// The problem document of a fault.
-pub(crate) fn problem(row: &Row, id: &RequestId) -> String {
+pub(crate) fn problem(row: &Row, message: &str, id: &RequestId) -> String {
     let problem = Problem {
         kind: "about:blank",
         title: row.title,
         status: row.status,
         error: row.code,
-        message: row.message,
+        message,
         request_id: id.as_str(),
     };
     // Texts and a number: there is nothing in it that cannot be written.
@@ -39,7 +39,7 @@ pub(crate) fn problem(row: &Row, id: &RequestId) -> String {
 }
 
 /// The page of a fault.
-pub(crate) fn html(row: &Row, id: &RequestId, tenant: Option<&Tenant>) -> String {
+pub(crate) fn html(row: &Row, message: &str, id: &RequestId, tenant: Option<&Tenant>) -> String {
     let mut page = String::with_capacity(1_600);
     let name = tenant.map_or("", |t| t.name.as_str());
     let primary = tenant.and_then(|t| t.theme.primary_color).map_or_else(|| "#334155".to_owned(), |c| c.to_string());
@@ -58,7 +58,7 @@ pub(crate) fn html(row: &Row, id: &RequestId, tenant: Option<&Tenant>) -> String
          <p><small>{status} {code} · {id}</small></p>\n</main>\n</body>\n</html>\n",
         title = Escaped(row.title),
         heading = Escaped(heading),
-        message = Escaped(row.message),
+        message = Escaped(message),
         status = row.status,
         code = Escaped(row.code),
     );
@@ -102,7 +102,8 @@ mod tests {
     fn every_fault_is_a_problem_document() {
         for fault in Fault::ALL {
             let id = RequestId::new(1);
-            let problem: serde_json::Value = serde_json::from_str(&problem(&fault.row(), &id)).expect("JSON");
+            let problem: serde_json::Value =
+                serde_json::from_str(&problem(&fault.row(), fault.row().message, &id)).expect("JSON");
             assert_eq!(problem["error"], fault.code());
             assert_eq!(problem["status"], fault.status());
             assert_eq!(problem["request_id"], id.as_str());
@@ -115,7 +116,7 @@ mod tests {
     fn every_fault_is_a_page_in_the_schools_name_and_colour() {
         for fault in Fault::ALL {
             let id = RequestId::new(1);
-            let page = html(&fault.row(), &id, Some(&tenant("Greenhill")));
+            let page = html(&fault.row(), fault.row().message, &id, Some(&tenant("Greenhill")));
             for part in ["Greenhill", "#1f6f43", fault.code(), id.as_str()] {
                 assert!(page.contains(part), "{part} is missing for {fault:?}");
             }
@@ -124,7 +125,13 @@ mod tests {
 
     #[test]
     fn a_schools_name_cannot_become_markup() {
-        let page = html(&Fault::Suspended.row(), &RequestId::new(1), Some(&tenant("\"><img src=x onerror='x'>&")));
+        let page = html(
+            &Fault::Maintenance.row(),
+            "Back at <script>alert(1)</script>",
+            &RequestId::new(1),
+            Some(&tenant("\"><img src=x onerror='x'>&")),
+        );
+        assert!(page.contains("Back at &lt;script&gt;alert(1)&lt;/script&gt;"), "an operator's words are text");
         assert!(!page.contains("<img") && !page.contains("'x'"));
         assert!(page.contains("&quot;&gt;&lt;img src=x onerror=&#39;x&#39;&gt;&amp;"));
     }

@@ -12,7 +12,7 @@ mod rendezvous;
 pub(crate) mod retry;
 pub(crate) mod sticky;
 
-pub(crate) use circuit::{Circuits, Trouble};
+pub(crate) use circuit::{Avoided, Circuits, Trouble};
 pub(crate) use outlier::Whose;
 pub(crate) use pick::{Choice, NoBackend};
 #[cfg(test)]

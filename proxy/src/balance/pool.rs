@@ -160,6 +160,7 @@ impl LivePool {
             id: member.backend.id,
             address: member.backend.address.clone(),
             state: member.condition(now_ms),
+            checked: member.backend.is_checked(),
             reason: member.backend.reason(),
             in_flight: member.backend.in_flight(),
             counters: member.backend.counters.clone(),
@@ -272,6 +273,11 @@ impl LiveBackend {
     /// Whether its active checks fail. One that was never checked is taken for healthy: the first check is on its way.
     pub fn is_unhealthy(&self) -> bool {
         self.health.load(Ordering::Relaxed) == UNHEALTHY
+    }
+
+    /// Whether an active check has said anything of it.
+    pub fn is_checked(&self) -> bool {
+        self.health.load(Ordering::Relaxed) != UNCHECKED
     }
 
     /// Whether it rests after failed requests.

@@ -4,7 +4,7 @@
 //! what leads to it: adding one of `n` moves about `1/n` of the tenants, all of them to the new one.
 
 /// What a tenant's or backend's identity is in scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Point(u64);
 
 impl Point {

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use schoolgate_config::feed::{BackendReport, NodeReport, RefusedRevision, ReportTaken};
+use schoolgate_config::feed::{BackendReport, CanaryReport, NodeReport, RefusedRevision, ReportTaken};
 use schoolgate_config::model::{NodeId, Revision};
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::table::RoutingTable;
 use schoolgate_config::time::rfc3339;
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -25,6 +25,9 @@ use crate::tls::Keyring;
 /// Time between two reports when nothing happens: 5 s. The control plane takes a node for live that reported within a
 /// few of these.
 const PERIOD: Duration = Duration::from_secs(5);
+/// Time between two reports while a tenant has a canary: 500 ms. Whether more may follow is decided by them, and what
+/// goes wrong meanwhile goes wrong for visitors.
+const WATCHED_PERIOD: Duration = Duration::from_millis(500);
 /// Notices that are kept, the latest: 20.
 const NOTICES: usize = 20;
 /// Backends in one report: 2,000, about 300 KB.
@@ -161,6 +164,7 @@ impl<L: Counted> NodeView<L> {
                     backend: backend.id.to_string(),
                     address: backend.address.to_string(),
                     state: backend.state.as_str().to_owned(),
+                    checked: backend.checked,
                     in_flight: backend.in_flight,
                     reason: backend.reason,
                 })
@@ -179,6 +183,7 @@ impl<L: Counted> NodeView<L> {
             sealing_keys: self.keeper.ids(),
             context_key: self.signing.load().as_ref().map(|key| key.id.clone()),
             backends,
+            canaries: self.canaries(&table),
             notices,
             unknown_hosts: self.observe.unknown_hosts(),
             missing_keys: self.observe.missing_keys(),
@@ -190,21 +195,40 @@ impl<L: Counted> NodeView<L> {
     }
 }
 
+impl<L: Counted> NodeView<L> {
+    fn canaries(&self, table: &RoutingTable<L>) -> Vec<CanaryReport> {
+        let all = table.tenants_with_canary().filter_map(|entry| L::canary(&entry.tenant, &entry.live));
+        all.take(CanaryReport::MOST).collect()
+    }
+
+    /// Whether somebody waits for what becomes of a canary.
+    fn is_watched(&self) -> bool {
+        self.table.load().tenants_with_canary().next().is_some()
+    }
+}
+
 /// Reports after every adoption and every few seconds, until told to stop.
 pub async fn run<L: Counted>(view: Arc<NodeView<L>>, feed: Arc<dyn SnapshotFeed>, stop: CancellationToken) {
     let mut news = view.standing.news.subscribe();
     let mut changes = view.changes.subscribe();
-    let mut period = interval(PERIOD);
+    let mut period = interval(WATCHED_PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
+    let mut last = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = period.tick() => {}
+            _ = period.tick() => {
+                let is_due = last.is_none_or(|at: Instant| at.elapsed() >= PERIOD);
+                if !is_due && !view.is_watched() {
+                    continue;
+                }
+            }
             changed = news.changed() => if changed.is_err() { return },
             changed = changes.changed() => if changed.is_err() { return },
         }
         news.mark_unchanged();
+        last = Some(Instant::now());
         changes.mark_unchanged();
         // So that a key that a rotation brings is known, and reported, before anything is sealed under it. A file that
         // cannot be read now leaves the keys as they are.

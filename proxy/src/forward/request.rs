@@ -91,10 +91,8 @@ pub struct Upward<'a> {
     pub has_unwanted: bool,
     /// The gate saw several `Cookie` fields.
     pub cookie_crumbs: bool,
-    /// Beside the tenant.
-    pub tenant: &'a TenantLive,
-    /// What is signed for it.
-    pub context: &'a Context,
+    /// Beside the tenant, and what is signed for it; `None` on a public route, whose backend is told nobody.
+    pub tenant: Option<(&'a TenantLive, &'a Context)>,
     /// The route that matched.
     pub route: Option<&'a Route>,
     /// Our identifier of the request.
@@ -126,7 +124,9 @@ pub fn rewrite(headers: &mut HeaderMap, up: &Upward<'_>) {
     if let Some(route) = up.route {
         apply_route(headers, route);
     }
-    set_identity(headers, up);
+    if let Some((tenant, context)) = up.tenant {
+        set_identity(headers, tenant, context);
+    }
     headers.insert(X_REQUEST_ID.clone(), up.request_id.clone());
     if let Some(id) = client_id {
         headers.insert(X_CLIENT_REQUEST_ID.clone(), id);
@@ -184,14 +184,13 @@ fn may_change(name: &HeaderName) -> bool {
         && !matches!(name.as_str(), "host" | "content-length" | "transfer-encoding" | "connection" | "upgrade" | "te")
 }
 
-fn set_identity(headers: &mut HeaderMap, up: &Upward<'_>) {
-    let tenant = up.tenant;
+fn set_identity(headers: &mut HeaderMap, tenant: &TenantLive, context: &Context) {
     headers.insert(X_TENANT_ID.clone(), tenant.id.clone());
     headers.insert(X_TENANT_SLUG.clone(), tenant.slug.clone());
     headers.insert(X_SUBDOMAIN.clone(), tenant.slug.clone());
     headers.insert(X_TENANT_PLAN.clone(), tenant.plan.clone());
-    headers.insert(X_TENANT_FEATURES.clone(), up.context.features.clone());
-    if let Some(token) = &up.context.token {
+    headers.insert(X_TENANT_FEATURES.clone(), context.features.clone());
+    if let Some(token) = &context.token {
         headers.insert(X_TENANT_CONTEXT.clone(), token.clone());
     }
 }
@@ -352,8 +351,7 @@ pub(crate) mod tests {
         let mut up = Upward {
             has_unwanted: headers.keys().any(is_unwanted),
             cookie_crumbs: headers.get_all(COOKIE).iter().count() > 1,
-            tenant: &site.tenant.live,
-            context: &context,
+            tenant: Some((&site.tenant.live, &context)),
             route: None,
             request_id: &request_id,
             peer: "203.0.113.9".parse().expect("an address"),

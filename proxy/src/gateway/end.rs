@@ -59,6 +59,9 @@ impl Gateway {
             would_limit: limits::would_limit(exchange),
         };
         self.transferred(exchange, finished.bytes_in.saturating_add(finished.bytes_out));
+        if let (Some(share), Some((pool, _))) = (&exchange.share, finished.pool) {
+            share.ended(status, times.first_byte.unwrap_or(finished.phases.total), pool);
+        }
         self.0.observe.request(&finished);
         if self.0.observe.keeps(&finished) {
             let tenant = finished.tenant.map(|(tenant, _)| tenant.id);
@@ -71,7 +74,7 @@ impl Gateway {
         let request = session.req_header();
         let sent = Fields { headers: &request.headers, name_us: true };
         let names = request.headers.keys().map(http::HeaderName::as_str);
-        let Conditions { tenant_ids, tenant_slugs, fields, met } =
+        let Conditions { tenant_ids, tenant_slugs, fields, met, cookies } =
             Conditions::of(&self.0.table.load(), exchange.tenant.as_deref(), &sent, names);
         RecordedRequest {
             request_id: finished.request_id.to_owned(),
@@ -88,6 +91,8 @@ impl Gateway {
             tenant_slugs,
             fields,
             conditions: met,
+            cookies,
+            chance: exchange.chance,
             token: exchange.bearer.as_ref().map(RecordedToken::from).unwrap_or_default(),
             happened: finished.happened(),
         }

@@ -1,6 +1,6 @@
 //! Facts of a request, as the decision reads them.
 
-use http::header::HOST;
+use http::header::{COOKIE, HOST};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use pingora_core::protocols::http::ServerSession;
@@ -49,6 +49,10 @@ impl Headers for Fields<'_> {
 
     fn tenant_slugs(&self) -> impl Iterator<Item = &[u8]> {
         self.lines(&X_TENANT_SLUG)
+    }
+
+    fn has_cookie(&self, name: &str, value: &str) -> bool {
+        self.headers.get_all(COOKIE).iter().any(|line| identity::line_has_cookie(line.as_bytes(), name, value))
     }
 
     fn has(&self, name: &str, value: Option<&str>) -> bool {

@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::{Error, ErrorType};
 use schoolgate_config::feed::QuotaEvent;
-use schoolgate_config::model::{Lane, LimitMode, Pool, RequestClass, Route, Tenant};
+use schoolgate_config::model::{Lane, LimitMode, Pool, RequestClass, Route, Tenant, Weight};
 use schoolgate_config::table::TenantEntry;
 
 use super::{Admitted, Gateway, Refused};
@@ -111,10 +111,12 @@ impl Gateway {
 }
 
 /// Whose turn a request takes in the queue of a pool that is full.
-pub(super) fn turn(tenant: &TenantEntry<NodeLive>, pool: &Pool, route: Option<&Route>, path: &str) -> Turn {
+pub(super) fn turn(tenant: Option<&TenantEntry<NodeLive>>, pool: &Pool, route: Option<&Route>, path: &str) -> Turn {
     let lane = route.and_then(|route| route.action.lane);
     let of_path = || if pool.queue.is_priority(path) { Lane::Priority } else { Lane::Fair };
-    Turn { tenant: tenant.live.number, weight: tenant.plan.weight, lane: lane.unwrap_or_else(of_path) }
+    // What is for nobody in particular takes its turn as one more tenant.
+    let (tenant, weight) = tenant.map_or((0, Weight::default()), |tenant| (tenant.live.number, tenant.plan.weight));
+    Turn { tenant, weight, lane: lane.unwrap_or_else(of_path) }
 }
 
 /// The final answer has begun: a WebSocket is no request in progress any more, and what is none never becomes one.
@@ -140,10 +142,11 @@ pub(super) fn would_limit(exchange: &Exchange) -> Layers {
 }
 
 /// How large a body may be, as the route says, or else the tenant's limits for its type.
-pub(super) fn body_rule(enforced: &Enforced, route: Option<&Route>, headers: &HeaderMap) -> Option<Rule<u64>> {
+pub(super) fn body_rule(enforced: Option<&Enforced>, route: Option<&Route>, headers: &HeaderMap) -> Option<Rule<u64>> {
     if let Some(limit) = route.and_then(|route| route.action.body_bytes) {
         return Some(Rule { limit, mode: LimitMode::Enforce });
     }
+    let enforced = enforced?;
     enforced.upload_bytes.filter(|_| is_upload(headers)).or(enforced.body_bytes)
 }
 

@@ -19,18 +19,18 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
 use pingora_http::RequestHeader;
 use schoolgate_config::identity::{self, Refusal, RequestFacts, Selected, TokenError};
-use schoolgate_config::model::PoolTimeouts;
+use schoolgate_config::model::{PoolId, PoolTimeouts, Route};
 use schoolgate_config::settings::EdgeLimits;
-use schoolgate_config::table::{Live, RoutingTable, TenantEntry};
+use schoolgate_config::table::{Live, PoolEntry, RoutingTable, TenantEntry};
 use schoolgate_config::time::Clock;
 use tracing::debug;
 
 use crate::admit::gate::{self, HeadLimits};
 use crate::admit::limits::{BodyMeter, LeastRate};
 use crate::admit::token::{Presented, TokenCache};
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, Said};
 use crate::balance::retry::{self, Attempt, Failure, Verdict};
-use crate::balance::{Choice, InFlight, LiveBackend, NoBackend, Trouble};
+use crate::balance::{Avoided, Choice, InFlight, LiveBackend, NoBackend, Trouble};
 use crate::exchange::{Exchange, Target};
 use crate::fault::Fault;
 use crate::feed::Signing;
@@ -40,7 +40,7 @@ use crate::forward::request::{self, Upward, X_FORWARDED_PREFIX};
 use crate::forward::response;
 use crate::limit::Limiter;
 use crate::live::{NodeLive, TenantPermit};
-use crate::observe::{CrossTenantAttempt, Mismatch, Observe};
+use crate::observe::{CrossTenantAttempt, InShare, Mismatch, Observe, ShareSide};
 use crate::tls::Certificates;
 use crate::transport::{ConnInfo, conn_info};
 
@@ -107,12 +107,13 @@ enum Admitted {
 struct Refused {
     fault: Fault,
     keep: bool,
+    said: Said,
 }
 
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
         // After a request that is not valid, where the next one begins is not sure.
-        Self { fault, keep: fault != Fault::BadRequest }
+        Self { fault, keep: fault != Fault::BadRequest, said: Said::default() }
     }
 }
 
@@ -144,9 +145,9 @@ impl Gateway {
         let (answer, keep) = match admitted {
             Ok(Admitted::Forward) => return Ok(false),
             Ok(Admitted::Answer(answer)) => (secured(answer, session, exchange), true),
-            Err(Refused { fault, keep }) => {
+            Err(Refused { fault, keep, said }) => {
                 exchange.fault = Some(fault);
-                (Self::told(fault, session, exchange), keep)
+                (Self::told_saying(fault, &said, session, exchange), keep)
             }
         };
         answer.send(session, keep).await?;
@@ -155,8 +156,13 @@ impl Gateway {
 
     /// What the client is told of a fault: in its school's colours and with its security headers, if it has a school.
     pub(crate) fn told(fault: Fault, session: &ServerSession, exchange: &Exchange) -> Answer {
+        Self::told_saying(fault, &Said::default(), session, exchange)
+    }
+
+    fn told_saying(fault: Fault, said: &Said, session: &ServerSession, exchange: &Exchange) -> Answer {
         let tenant = exchange.tenant.as_ref().map(|tenant| &*tenant.tenant);
-        let answer = Answer::fault(fault, &exchange.request_id, tenant, &session.req_header().headers);
+        let headers = &session.req_header().headers;
+        let answer = Answer::fault(fault, said, &exchange.request_id, tenant, headers);
         secured(answer.limited(exchange.limited.as_deref()), session, exchange)
     }
 
@@ -172,7 +178,7 @@ impl Gateway {
         if let Some(conn) = &conn {
             conn.see_request();
             if conn.budget().is_spent() {
-                return Err(Refused { fault: Fault::Overloaded, keep: false });
+                return Err(Refused { fault: Fault::Overloaded, keep: false, said: Said::default() });
             }
         }
         let limits = HeadLimits {
@@ -184,7 +190,7 @@ impl Gateway {
         let raw = || session.as_http1().map(|h1| h1.get_headers_raw_bytes());
         let head = gate::check(session.req_header(), raw, &limits)
             // Where the next message begins is not sure after a head like that.
-            .map_err(|fault| Refused { fault, keep: false })?;
+            .map_err(|fault| Refused { fault, keep: false, said: Said::default() })?;
         exchange.head = head;
         if head.absolute_form {
             to_origin_form(session.req_header_mut());
@@ -231,6 +237,8 @@ impl Gateway {
             query: request.uri.query(),
             headers: &Fields { headers: &request.headers, name_us: exchange.head.has_unwanted },
             token: &token,
+            now_ms: exchange.began_ms,
+            chance: exchange.chance,
         };
         let decision = identity::decide(&table, &facts);
         exchange.times.decided = Some(exchange.elapsed());
@@ -247,7 +255,7 @@ impl Gateway {
                 return self.to_https(&host, request, exchange);
             }
             Ok(Selected { tenant, .. }) if conn.is_some_and(ConnInfo::is_waiting) => {
-                return Err(wait(Some(tenant), exchange));
+                return Err(wait(tenant, exchange));
             }
             Ok(selected) => selected,
             Err(refusal) => return self.refuse(refusal, authority, exchange),
@@ -255,23 +263,26 @@ impl Gateway {
         let host = canonical_host(authority, &selected.host, selected.port);
         let cut = cut(&selected, facts.query);
         let route = selected.route.cloned();
-        let (tenant, pool) = (selected.tenant.clone(), selected.pool.clone());
+        let (tenant, pool, otherwise) = (selected.tenant.cloned(), selected.pool.clone(), selected.otherwise.cloned());
         drop(table);
-        exchange.permit = Some(TenantPermit::take(&parts.observe, &tenant.live.counters));
+        exchange.permit = tenant.as_ref().map(|t| TenantPermit::take(&parts.observe, &t.live.counters));
+        exchange.share = tenant.as_deref().and_then(|tenant| share(tenant, &pool.pool.id));
         let edge = &parts.limits;
         let rate = LeastRate { bytes_s: edge.body_rate_bytes_s, after: edge.body_rate_after_s.duration() };
-        let held = tenant.live.enforced(&parts.limiter, &tenant, exchange.began_ms);
-        let body = limits::body_rule(&held, route.as_deref(), &request.headers);
+        let held = tenant.as_ref().map(|t| t.live.enforced(&parts.limiter, t, exchange.began_ms));
+        let body = limits::body_rule(held.as_deref(), route.as_deref(), &request.headers);
         let (body, shadow) = limits::body_bytes(body, parts.limits.body_bytes);
         exchange.body = BodyMeter::new(body, rate, exchange.began);
         exchange.body_shadow = shadow;
-        exchange.tenant = Some(tenant.clone());
+        exchange.tenant = tenant.clone();
         exchange.body.announced(exchange.head.content_length)?;
-        self.limit(&tenant, &held, route.as_deref(), exchange)?;
+        if let (Some(tenant), Some(held)) = (&tenant, &held) {
+            self.limit(tenant, held, route.as_deref(), exchange)?;
+        }
         pool.live.budget.earn(pool.pool.retry.budget_percent);
         let entered = pool.live.queue.enter(&pool.pool);
-        let turn = entered.is_err().then(|| limits::turn(&tenant, &pool.pool, route.as_deref(), facts.path));
-        exchange.target = Some(Target { pool, route, host, cut });
+        let turn = entered.is_err().then(|| limits::turn(tenant.as_deref(), &pool.pool, route.as_deref(), facts.path));
+        exchange.target = Some(Target { pool, otherwise, route, host, cut });
         exchange.slot = entered.unwrap_or_default();
         if turn.is_some() {
             exchange.turn = turn;
@@ -310,6 +321,7 @@ impl Gateway {
     ) -> Result<Admitted, Refused> {
         let fault = fault_of(&refusal);
         let tenant = refusal.tenant();
+        let mut said = Said::default();
         match refusal {
             Refusal::Misdirected => exchange.mismatch = Some(Mismatch::Sni),
             Refusal::UnknownHost => exchange.unknown_host = true,
@@ -328,8 +340,19 @@ impl Gateway {
                     named: mismatch.named,
                 });
             }
-            Refusal::Redirect(tenant, route) => {
-                exchange.tenant = Some(tenant.clone());
+            Refusal::Answer(_, route) => {
+                exchange.tenant = tenant.cloned();
+                let answer = route.action.answer.as_ref().ok_or(Fault::Internal)?;
+                return Ok(Admitted::Answer(Answer::fixed(answer, &exchange.request_id)));
+            }
+            Refusal::Maintenance(_, Some(maintenance)) => {
+                said = Said {
+                    retry_after_s: maintenance.ends_in_s(exchange.began_ms),
+                    message: maintenance.message.clone(),
+                };
+            }
+            Refusal::Redirect(_, route) => {
+                exchange.tenant = tenant.cloned();
                 let redirect = route.action.redirect.as_ref();
                 let location = redirect.and_then(answer::route_location).ok_or(Fault::Internal)?;
                 let status = redirect.map_or(308, |r| r.status);
@@ -338,7 +361,7 @@ impl Gateway {
             _ => {}
         }
         exchange.tenant = tenant.cloned();
-        Err(fault.into())
+        Err(Refused { said, ..fault.into() })
     }
 
     fn set_deadlines(&self, session: &mut ServerSession, exchange: &Exchange) {
@@ -359,13 +382,12 @@ impl Gateway {
         exchange.attempts.fresh = false;
         exchange.attempts.status = None;
         exchange.times.attempt = Some(exchange.elapsed());
-        let (Some(target), Some(tenant)) = (&exchange.target, &exchange.tenant) else { return Err(Fault::Internal) };
+        let target = exchange.target.as_ref().ok_or(Fault::Internal)?;
         let backend = exchange.attempts.current.as_ref().ok_or(Fault::Internal)?.backend();
         let pool = &target.pool;
-        let timeouts = &pool.pool.timeouts;
-        let routed = target.route.as_ref().and_then(|r| r.action.timeout_ms);
-        let mut read = Duration::from_millis(routed.unwrap_or(timeouts.read_ms));
-        let mut first_byte = routed.or(timeouts.first_byte_ms).map_or(read, Duration::from_millis);
+        let timeouts = timeouts(&pool.pool.timeouts, target.route.as_deref());
+        let mut read = Duration::from_millis(timeouts.read_ms);
+        let mut first_byte = timeouts.first_byte_ms.map_or(read, Duration::from_millis);
         if !session.is_body_done() {
             // The clock of the answer starts anew with every piece of the body, so it also cuts a body that stalls; a
             // route's short timeout must not.
@@ -373,24 +395,24 @@ impl Gateway {
             first_byte = first_byte.max(self.0.limits.body_stall_s.duration());
         }
         let wants = Wants {
-            group: group(tenant.live.number, pool.live.number),
+            // Tenants are counted from 1: what is for nobody shares its connections with nobody's.
+            group: group(exchange.tenant.as_ref().map_or(0, |tenant| tenant.live.number), pool.live.number),
             first_byte,
             read,
             left: exchange.time_left(),
             upgrade: exchange.head.upgrade,
         };
         let until = wants.left.map(|left| tokio::time::Instant::now() + left);
-        Ok(Next { backend: backend.clone(), timeouts: timeouts.clone(), wants, until })
+        Ok(Next { backend: backend.clone(), timeouts, wants, until })
     }
 
     /// Rewrites the fields of a request for its backend.
     pub(crate) fn rewrite_fields(&self, session: &ServerSession, headers: &mut HeaderMap, exchange: &Exchange) {
-        let (Some(target), Some(tenant), Some(client)) = (&exchange.target, &exchange.tenant, &exchange.client) else {
-            return;
-        };
+        let (Some(target), Some(client)) = (&exchange.target, &exchange.client) else { return };
         let key = self.0.signing.load();
-        let context =
-            context(key.as_ref(), &self.0.limiter, tenant, &target.pool.pool.id, exchange.began_ms.div_euclid(1_000));
+        let now_s = exchange.began_ms.div_euclid(1_000);
+        let tenant = exchange.tenant.as_ref();
+        let context = tenant.map(|tenant| context(key.as_ref(), &self.0.limiter, tenant, &target.pool.pool.id, now_s));
         let peer = conn_info(session).map_or(client.ip, |conn| conn.client.ip().to_canonical());
         // HTTP/2 has no `Host`; one is set so that all ways are the same from here on.
         let from_authority = match &target.host {
@@ -402,8 +424,7 @@ impl Gateway {
         let up = Upward {
             has_unwanted: exchange.head.has_unwanted,
             cookie_crumbs: exchange.head.cookie_crumbs,
-            tenant: &tenant.live,
-            context: &context,
+            tenant: tenant.map(|tenant| &*tenant.live).zip(context.as_ref()),
             route: target.route.as_deref(),
             request_id: &exchange.request_id.header(),
             peer,
@@ -502,15 +523,19 @@ impl Gateway {
             retries: exchange.attempts.retries,
             stale: exchange.attempts.stale,
         };
+        let mut leaves_canary = false;
         match retry::verdict(&rules.retry, attempt) {
             Verdict::GiveUp => return false,
             Verdict::RetryStale => exchange.attempts.stale += 1,
             Verdict::Retry => {
                 exchange.attempts.failed.push(backend.id);
                 // The failure is the better answer than "no backend" when there is no other.
-                if picked(exchange, now_ms).is_err() || !target.pool.live.budget.spend(now_ms) {
+                let again = picked(exchange, &target.pool, now_ms).is_ok() && target.pool.live.budget.spend(now_ms);
+                if !again && target.otherwise.is_none() {
                     return false;
                 }
+                // Of a canary: the rest would have had this request without it, so there it is no repeated one.
+                leaves_canary = !again;
                 exchange.attempts.retries += 1;
                 self.0.observe.retried(&target.pool.live.counters);
             }
@@ -520,6 +545,9 @@ impl Gateway {
             request.id = %exchange.request_id, pool.id = %rules.id, backend.addr = %backend.address,
             "{} did not answer ({failure:?}); trying again", backend.address
         );
+        if leaves_canary {
+            go_with_the_rest(exchange);
+        }
         true
     }
 }
@@ -544,10 +572,10 @@ fn fault_of<L: Live>(refusal: &Refusal<'_, '_, L>) -> Fault {
         Refusal::UnknownHost | Refusal::NotActive => Fault::NotActive,
         Refusal::TokenNotActive => Fault::TokenNotActive,
         Refusal::Suspended(_) => Fault::Suspended,
-        Refusal::Maintenance(_) => Fault::Maintenance,
+        Refusal::Maintenance(..) => Fault::Maintenance,
         Refusal::FeatureNotInPlan(_) => Fault::FeatureNotInPlan,
         Refusal::NoRoute(_) | Refusal::NoChallenge => Fault::NoRoute,
-        Refusal::Challenge(_) | Refusal::Plain { .. } | Refusal::Redirect(..) => Fault::Internal,
+        Refusal::Challenge(_) | Refusal::Plain { .. } | Refusal::Redirect(..) | Refusal::Answer(..) => Fault::Internal,
     }
 }
 
@@ -555,7 +583,7 @@ fn fault_of<L: Live>(refusal: &Refusal<'_, '_, L>) -> Fault {
 /// finds the certificate.
 fn wait(tenant: Option<&Arc<TenantEntry<NodeLive>>>, exchange: &mut Exchange) -> Refused {
     exchange.tenant = tenant.cloned();
-    Refused { fault: Fault::Waiting, keep: false }
+    Refused { fault: Fault::Waiting, keep: false, said: Said::default() }
 }
 
 /// The cookie that leads back to the backend that answers, if the client has none or another.
@@ -569,23 +597,65 @@ fn cookie(exchange: &Exchange) -> Option<HeaderValue> {
 
 /// Chooses a backend for the next attempt, at `now_ms`.
 fn choose(exchange: &mut Exchange, now_ms: i64) -> Result<(), NoBackend> {
-    exchange.attempts.current = Some(InFlight::take(picked(exchange, now_ms)?));
+    let pick = |pool: &PoolEntry<NodeLive>| picked(exchange, pool, now_ms).map(InFlight::take);
+    let target = exchange.target.as_ref().ok_or(NoBackend)?;
+    let chosen = match (pick(&target.pool), &target.otherwise) {
+        // A canary that has nobody costs no request: it goes with the rest.
+        (Err(NoBackend), Some(rest)) => {
+            let chosen = pick(rest)?;
+            go_with_the_rest(exchange);
+            chosen
+        }
+        (chosen, _) => chosen?,
+    };
+    exchange.attempts.current = Some(chosen);
     exchange.attempts.fresh = true;
     Ok(())
 }
 
-/// The backend that the next attempt would go to.
-fn picked(exchange: &Exchange, now_ms: i64) -> Result<&Arc<LiveBackend>, NoBackend> {
-    let (Some(target), Some(tenant)) = (&exchange.target, &exchange.tenant) else { return Err(NoBackend) };
-    let live = &target.pool.live;
+/// A request of a canary's share becomes one of the rest. It gives its place back, and takes one there if there is one:
+/// that a canary died refuses nobody.
+fn go_with_the_rest(exchange: &mut Exchange) {
+    let Some(target) = &mut exchange.target else { return };
+    let Some(rest) = target.otherwise.take() else { return };
+    exchange.slot = rest.live.queue.enter(&rest.pool).unwrap_or_default();
+    target.pool = rest;
+}
+
+/// The backend of a pool that the next attempt would go to.
+fn picked<'a>(
+    exchange: &Exchange,
+    pool: &'a PoolEntry<NodeLive>,
+    now_ms: i64,
+) -> Result<&'a Arc<LiveBackend>, NoBackend> {
+    let live = &pool.live;
+    let tenant = exchange.tenant.as_ref().map(|tenant| &tenant.live);
+    let avoided = tenant.map(|tenant| tenant.circuits.avoided(live.number, &pool.pool.ejection, now_ms));
     live.pick(&Choice {
-        tenant: tenant.live.point,
+        tenant: tenant.map(|tenant| tenant.point).unwrap_or_default(),
         sticky: exchange.attempts.sticky,
         tried: &exchange.attempts.failed,
-        avoided: &tenant.live.circuits.avoided(live.number, &target.pool.pool.ejection, now_ms),
+        avoided: &avoided.unwrap_or(Avoided::NONE),
         now_ms,
         seed: fastrand::u64(..),
     })
+}
+
+/// On which side of its tenant's canary a request to this pool is. One that a route sends elsewhere is on none.
+fn share(tenant: &TenantEntry<NodeLive>, pool: &PoolId) -> Option<InShare> {
+    let counters = tenant.live.canary.as_ref()?;
+    if *pool == counters.pool {
+        Some(InShare::begin(counters, ShareSide::Moved))
+    } else if *pool == tenant.tenant.pool {
+        Some(InShare::begin(counters, ShareSide::Rest))
+    } else {
+        None
+    }
+}
+
+/// How long each phase of a request may take: as its pool says, and its route where it says otherwise.
+fn timeouts(pool: &PoolTimeouts, route: Option<&Route>) -> PoolTimeouts {
+    route.map_or_else(|| pool.clone(), |route| route.action.times(pool))
 }
 
 /// Connections are kept per tenant and pool. Both numbers are of this process and never used twice; 2^40 tenants and

@@ -5,6 +5,7 @@
 
 mod access_log;
 mod busiest;
+mod canary;
 mod counters;
 mod crossings;
 mod metrics;
@@ -21,7 +22,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use schoolgate_config::feed::{self, MissingKey, QuotaEvent, UnknownHost};
+use schoolgate_config::feed::{self, CanaryReport, MissingKey, QuotaEvent, UnknownHost};
 use schoolgate_config::identity::{Happened, RecordedRequest};
 use schoolgate_config::model::{BackendAddress, BackendId, IssuerId, Pool, PoolId, Revision, Tenant, TenantId};
 use schoolgate_config::table::Live;
@@ -29,6 +30,7 @@ use schoolgate_config::time::Clock;
 use schoolgate_config::usage::RequestClass;
 
 pub use access_log::AccessLogTarget;
+pub(crate) use canary::{CanaryCounters, InShare, ShareSide};
 pub use counters::{BackendCounters, Mismatch, PoolCounters, TenantCounters};
 pub use crossings::CrossTenantAttempt;
 pub use metrics::Metrics;
@@ -137,6 +139,8 @@ pub struct BackendView {
     pub address: BackendAddress,
     /// What may be done with it.
     pub state: BackendCondition,
+    /// Whether an active check has said so.
+    pub checked: bool,
     /// Why it is not up.
     pub reason: Option<String>,
     /// Requests in flight.
@@ -188,6 +192,8 @@ pub trait Counted: Live {
     fn websockets(tenant: &Self::Tenant) -> u32;
     /// Requests that wait for a pool now.
     fn waiting(pool: &Self::Pool) -> u32;
+    /// What became of a tenant's requests while it has a canary.
+    fn canary(tenant: &Tenant, live: &Self::Tenant) -> Option<CanaryReport>;
     /// The backends of a pool, in its order.
     fn backends(definition: &Pool, pool: &Self::Pool) -> Vec<BackendView>;
 }

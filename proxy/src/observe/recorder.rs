@@ -127,6 +127,8 @@ mod tests {
             tenant_ids: Vec::new(),
             tenant_slugs: Vec::new(),
             fields: Vec::new(),
+            cookies: Vec::new(),
+            chance: 0,
             conditions: Vec::new(),
             token: RecordedToken::Absent,
             happened: Happened { status, ..Happened::default() },

@@ -118,8 +118,7 @@ fn forwarded(parsed: &httparse::Request<'_, '_>, framing: Framing) {
     let up = Upward {
         has_unwanted: found.has_unwanted,
         cookie_crumbs: found.cookie_crumbs,
-        tenant: &tenant.live,
-        context: &context,
+        tenant: Some((&tenant.live, &context)),
         route: None,
         request_id: &HeaderValue::from_static("01ARZ3NDEKTSV4RRFFQ69G5FAV"),
         peer: std::net::IpAddr::from([203, 0, 113, 9]),

@@ -163,6 +163,8 @@ fn make(size: Size, keeper: &Keeper) -> anyhow::Result<Snapshot> {
             plan: "load".parse()?,
             subscription: Default::default(),
             pool: "load".parse()?,
+            canary: None,
+            maintenance: None,
             isolation: Default::default(),
             profile: Default::default(),
             theme: Default::default(),

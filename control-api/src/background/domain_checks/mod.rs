@@ -53,6 +53,8 @@ pub struct PlatformFacts {
     pub issuers: Vec<CaIdentity>,
     /// The most that any tenant may have, whatever its plan or an override says.
     pub caps: Limits,
+    /// A pool that is not there can be made, with instances.
+    pub makes_pools: bool,
 }
 
 /// Checks domains. A clone is another handle to the same one.
@@ -101,8 +103,8 @@ impl From<StoreError> for CheckRefusal {
 impl DomainChecks {
     /// Checks of the domains in a store.
     pub fn new(store: Store, checker: Checker, facts: PlatformFacts, clock: Arc<dyn Clock>) -> Self {
-        let PlatformFacts { assume_owned, addresses, issuers, caps } = facts;
-        let platform = Arc::new(Platform { assume_owned, addresses, issuers, caps });
+        let PlatformFacts { assume_owned, addresses, issuers, caps, makes_pools } = facts;
+        let platform = Arc::new(Platform { assume_owned, addresses, issuers, caps, makes_pools });
         Self { shared: Arc::new(Shared { store, checker, platform, clock, asked: Mutex::default() }) }
     }
 

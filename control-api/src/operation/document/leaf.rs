@@ -10,10 +10,10 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use schoolgate_config::model::{
-    BackendAddress, BackendId, BackendState, Balance, CaBundle, Color, CookieName, DomainName, FrameOptions, Isolation,
-    IssuerId, Jwks, KeyUrl, Lane, LimitMode, LimitName, PlanId, PoolId, PoolKind, PoolKindRule, ProbeKind, QuotaMode,
-    ReferrerPolicy, RequestClass, SameSite, ServerName, ShardSize, Slug, SubscriptionStatus, TenantId, TimeZone,
-    Timestamp, TokenAlgorithm, Weight,
+    BackendAddress, BackendId, BackendState, Balance, CaBundle, CanaryBy, Color, CookieName, DomainName, FrameOptions,
+    HostClass, Isolation, IssuerId, Jwks, KeyUrl, Lane, LimitMode, LimitName, Percent, PlanId, PoolId, PoolKind,
+    PoolKindRule, ProbeKind, QuotaMode, ReferrerPolicy, RequestClass, SameSite, ServerName, ShardSize, Slug,
+    SubscriptionStatus, TenantId, TimeZone, Timestamp, TokenAlgorithm, Weight,
 };
 
 use super::{Errors, Place, Readable, kind_of};
@@ -237,8 +237,20 @@ chosen!(
     TokenAlgorithm,
     LimitMode,
     RequestClass,
-    Lane
+    Lane,
+    HostClass,
+    CanaryBy
 );
+
+impl Readable for Percent {
+    fn read(value: &Value, at: &Place, errors: &mut Errors) -> Option<Self> {
+        let percent = value.as_u64().and_then(|n| u8::try_from(n).ok()).and_then(Self::new);
+        if percent.is_none() {
+            errors.add(at, "out_of_range", "a share is a whole number from 0 to 100");
+        }
+        percent
+    }
+}
 
 impl Readable for Weight {
     fn read(value: &Value, at: &Place, errors: &mut Errors) -> Option<Self> {

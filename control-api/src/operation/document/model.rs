@@ -1,11 +1,14 @@
 //! Reading the parts of the model, with the bounds of their values.
 
 use schoolgate_config::model::{
-    Ejection, HeaderMatch, HealthCheckForm, Limits, PoolTimeouts, ProbeKind, Profile, QueueRules, Quota, Redirect,
-    Retry, Rewrite, RouteAction, RouteMatch, Security, StickyCookie, Subscription, Theme, UpstreamTls,
+    Canary, CanaryBy, CookieMatch, Ejection, FixedAnswer, HeaderMatch, HealthCheckForm, Limits, Percent, PoolTimeouts,
+    ProbeKind, Profile, QueueRules, Quota, Redirect, Retry, Rewrite, RouteAction, RouteMatch, RouteTimeouts, Security,
+    StickyCookie, Subscription, Theme, UpstreamTls,
 };
 
-use super::readable;
+use serde_json::Value;
+
+use super::{Errors, Fields, Place, Readable, Text, readable};
 
 readable!(Profile { legal_name, short_name, address, email, phone, motto });
 readable!(Theme { primary_color, secondary_color, font_family, logo_url, favicon_url });
@@ -70,7 +73,7 @@ readable!(StickyCookie {
     same_site = Self::default().same_site,
 });
 readable!(UpstreamTls { ca, sni });
-readable!(RouteMatch { path_prefix, path_exact, methods = Vec::new(), headers = Vec::new() });
+readable!(RouteMatch { path_prefix, path_exact, methods = Vec::new(), headers = Vec::new(), host });
 readable!(HeaderMatch { name, value });
 readable!(RouteAction {
     pool,
@@ -84,7 +87,24 @@ readable!(RouteAction {
     class,
     rate_class,
     lane,
+    timeouts,
     maintenance = false,
+    canary,
+    answer,
+    public = false,
 });
+readable!(RouteTimeouts { connect_ms, first_byte_ms, read_ms, write_ms, total_ms });
+impl Readable for FixedAnswer {
+    fn read(value: &Value, at: &Place, errors: &mut Errors) -> Option<Self> {
+        let mut fields = Fields::of(value, at, errors)?;
+        let status = fields.take("status", Some(200), errors);
+        let content_type = fields.take("content_type", Some("text/plain; charset=utf-8".to_owned()), errors);
+        let body = fields.take("body", Some(Text::<0, { Self::BODY_CHARACTERS }>(String::new())), errors);
+        fields.finish(errors);
+        Some(Self { status: status?, content_type: content_type?, body: body?.0 })
+    }
+}
+readable!(Canary { pool, percent = Percent::default(), by = CanaryBy::default(), header, cookie });
+readable!(CookieMatch { name, value });
 readable!(Rewrite { prefix });
 readable!(Redirect { to, status = 308 });

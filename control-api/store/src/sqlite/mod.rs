@@ -13,6 +13,7 @@ mod domain_checks;
 mod events;
 mod leases;
 mod objects;
+mod operations;
 mod records;
 mod revisions;
 mod uploads;
@@ -304,6 +305,9 @@ reads! {
     async fn usage_totals(&self, query: &crate::TotalsQuery) -> Vec<crate::UsageTotal> = usage;
     async fn quotas_used(&self, quotas: &[schoolgate_config::usage::QuotaUse]) -> Vec<schoolgate_config::usage::QuotaUse> = usage;
     async fn recent_quotas(&self, now_ms: i64, after: Option<&schoolgate_config::usage::QuotaUse>, limit: u32) -> Vec<schoolgate_config::usage::QuotaUse> = usage;
+    async fn operation(&self, id: crate::OperationId) -> Option<crate::Operation> = operations;
+    async fn operations(&self, query: &crate::OperationQuery) -> Vec<crate::Operation> = operations;
+    async fn unfinished_operations(&self) -> Vec<crate::Operation> = operations;
 }
 
 impl Sqlite {

@@ -6,7 +6,7 @@ use sqlx::sqlite::{Sqlite as Db, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, QueryBuilder, Row};
 
 use schoolgate_config::model::{
-    AcmeAccount, Certificate, Challenge, ContextKey, Domain, Plan, Pool, Route, Tenant, TokenIssuer, Zone,
+    AcmeAccount, Certificate, Challenge, ContextKey, Domain, Plan, Platform, Pool, Route, Tenant, TokenIssuer, Zone,
 };
 use schoolgate_config::snapshot::{Object, ObjectKey, ObjectKind};
 
@@ -74,6 +74,8 @@ const TOKEN_ISSUERS: Table =
 const ACME_ACCOUNTS: Table = table!("acme_accounts", "ca", search "ca", filters [], columns [], marks "");
 const CHALLENGES: Table = table!("challenges", "name", search "name", filters [], columns [], marks "");
 
+const PLATFORM: Table = table!("platform", "id", search "id", filters [], columns [], marks "");
+
 const fn table_of(kind: ObjectKind) -> &'static Table {
     match kind {
         ObjectKind::Plan => &PLANS,
@@ -87,6 +89,7 @@ const fn table_of(kind: ObjectKind) -> &'static Table {
         ObjectKind::TokenIssuer => &TOKEN_ISSUERS,
         ObjectKind::AcmeAccount => &ACME_ACCOUNTS,
         ObjectKind::Challenge => &CHALLENGES,
+        ObjectKind::Platform => &PLATFORM,
     }
 }
 
@@ -110,7 +113,8 @@ fn columns_of(object: &Object) -> Vec<Option<String>> {
         | Object::Certificate(_)
         | Object::ContextKey(_)
         | Object::AcmeAccount(_)
-        | Object::Challenge(_) => Vec::new(),
+        | Object::Challenge(_)
+        | Object::Platform(_) => Vec::new(),
     }
 }
 
@@ -139,6 +143,7 @@ fn body_of(object: &Object) -> Result<Body, sqlx::Error> {
         Object::TokenIssuer(v) => text(serde_json::to_string(v)),
         Object::AcmeAccount(v) => text(serde_json::to_string(v)),
         Object::Challenge(v) => text(serde_json::to_string(v)),
+        Object::Platform(v) => text(serde_json::to_string(v)),
     }
 }
 
@@ -339,6 +344,7 @@ pub(super) async fn everything(connection: &mut SqliteConnection) -> Result<Vec<
     all::<TokenIssuer>(connection, &mut objects).await?;
     all::<AcmeAccount>(connection, &mut objects).await?;
     all::<Challenge>(connection, &mut objects).await?;
+    all::<Platform>(connection, &mut objects).await?;
     Ok(objects)
 }
 

@@ -14,12 +14,12 @@ use sqlx::FromRow;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use schoolgate_config::model::{CaId, CertificateRef, DomainName, Fingerprint, Tenant};
+use schoolgate_config::model::{CaId, CertificateRef, DomainName, Fingerprint, Tenant, TenantId};
 use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 
 use super::{
     Sqlite, TenantField, acme, app_reports, audit, certificates, dns_txt, domain_checks, events, fault, leases,
-    objects, records, revisions, signed, uploads, usage,
+    objects, operations, records, revisions, signed, uploads, usage,
 };
 use crate::acme::{AcmeCredentials, AcmeOrder, AuthorityHealth, Bucket, RenewalWindow, Setback};
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
@@ -29,6 +29,7 @@ use crate::error::StoreError;
 use crate::event::NewEvent;
 use crate::head::Head;
 use crate::lease::Lease;
+use crate::operations::{Operation, OperationId};
 use crate::records::{
     AuditEntry, CertificateWant, CommittedChanges, IgnoredHost, KeyFetch, NodeRecord, RevisionRecord, StoredAnswer,
     Token,
@@ -417,6 +418,11 @@ turns! {
     async fn count_usage(&mut self, flush: &schoolgate_config::usage::UsageFlush, now_ms: i64) -> bool = usage;
     async fn save_app_reports(&mut self, reports: &[crate::AppReport]) -> () = app_reports;
     async fn forget_usage(&mut self, now_ms: i64) -> bool = usage;
+    async fn operation(&mut self, id: OperationId) -> Option<Operation> = operations;
+    async fn unfinished_operation(&mut self, tenant: TenantId) -> Option<Operation> = operations;
+    async fn insert_operation(&mut self, operation: &Operation) -> () = operations;
+    async fn save_operation(&mut self, operation: &Operation) -> () = operations;
+    async fn cancel_operation(&mut self, id: OperationId) -> bool = operations;
 }
 
 impl Turn {
