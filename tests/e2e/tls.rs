@@ -1,8 +1,12 @@
 //! Handshakes: a certificate per name from memory, replaced at run time, and nothing for names nobody serves.
 
-use schoolgate_testkit::{Http, Origin, TlsConn};
+use std::sync::Arc;
 
-use crate::{gateway_with, school};
+use rustls::HandshakeKind;
+use schoolgate_testkit::{Http, Origin, TlsConn, client_config, until};
+use serde_json::json;
+
+use crate::{SOON, gateway_with, school};
 
 #[tokio::test]
 async fn each_name_gets_its_own_certificate_without_a_restart() {
@@ -94,4 +98,35 @@ async fn no_private_key_is_on_disk_unsealed() {
         ];
         assert!(!bytes.windows(pkcs8.len()).any(|w| w == pkcs8), "{} holds a key in DER", path.display());
     }
+}
+
+#[tokio::test]
+async fn a_ticket_is_good_for_its_name_while_it_is_the_same_schools() {
+    let origin = Origin::start().await;
+    let site = gateway_with(&[&origin]).await;
+    school(&site.api(), "birch", "web").await;
+    let name = "erp.ash.test";
+    let domain = |tenant: &str| json!({"name": name, "tenant": tenant});
+    site.api().post("domains?wait=applied", domain("ash")).await.expect(201);
+    // Remembers sessions, and has one to resume once it has read an answer.
+    let visitor = Arc::new(client_config(&site.ca(), &["http/1.1"]));
+    let visit = async || {
+        let mut connection =
+            TlsConn::connect_with(site.https(), name, Arc::clone(&visitor)).await.expect("a handshake");
+        let status = connection.get(name, "/").await.expect("an answer").status;
+        (status, connection.session().handshake_kind())
+    };
+    until(SOON, async || (visit().await.0 == 200).then_some(())).await;
+    assert_eq!(visit().await, (200, Some(HandshakeKind::Resumed)));
+
+    site.api().delete(&format!("domains/{name}?wait=applied")).await;
+    site.api().post("domains?wait=applied", domain("birch")).await.expect(201);
+    let first = until(SOON, async || {
+        // While the name waits for its certificate, the handshake fails: a stand-in is nobody's.
+        let connection = TlsConn::connect_with(site.https(), name, Arc::clone(&visitor)).await.ok()?;
+        connection.session().handshake_kind()
+    })
+    .await;
+    assert_eq!(first, HandshakeKind::Full, "what was agreed with one school does not go on with another");
+    until(SOON, async || (visit().await == (200, Some(HandshakeKind::Resumed))).then_some(())).await;
 }

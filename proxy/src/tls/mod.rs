@@ -8,6 +8,7 @@ pub mod keyring;
 mod names;
 pub(crate) mod sni;
 mod stand_in;
+mod tickets;
 
 pub use keyring::{Keyring, KeyringError, Material, Parsed};
 pub use names::{Names, NamesError};
@@ -16,6 +17,12 @@ pub use names::{Names, NamesError};
 pub trait Certificates: Send + Sync {
     /// The certificate for `sni`: lower case, without a final dot. Asked once per handshake; must not block.
     fn resolve(&self, sni: &str) -> Option<Arc<CertifiedKey>>;
+
+    /// Whose name `sni` is, as a number that nobody else has: what a session ticket is good for. 0: nobody's, or everybody's.
+    fn holder(&self, sni: &str) -> u128 {
+        let _ = sni;
+        0
+    }
 
     /// What stands in for a certificate of `sni` that is still to be issued; `None` for a name that is not known. Asked
     /// when there is none. A connection under it gets a page of ours, whatever it asks.

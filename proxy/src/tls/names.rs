@@ -58,6 +58,10 @@ impl<L: Live> Certificates for Names<L> {
         self.keyring.resolve(sni)
     }
 
+    fn holder(&self, sni: &str) -> u128 {
+        identity::tenant_of(&self.table.load(), sni).map_or(0, |(entry, _)| entry.tenant.id.bits())
+    }
+
     fn stand_in(&self, sni: &str) -> Option<Arc<CertifiedKey>> {
         let known = {
             let table = self.table.load();

@@ -12,6 +12,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::Certificates;
+use super::tickets::BoundTickets;
 use crate::transport::{HandshakeResult, TlsVersion};
 
 /// The fatal alert `unrecognized_name` (RFC 6066 section 3) as a record. rustls itself would say `access_denied`.
@@ -72,7 +73,7 @@ fn asked_for(hello: &ClientHello<'_>) -> Option<Arc<str>> {
 /// Ends handshakes; one for all workers, so that a ticket of one is good for the others.
 pub(crate) struct Terms {
     certificates: Arc<dyn Certificates>,
-    config: Arc<ServerConfig>,
+    config: ServerConfig,
     /// Without tickets, and with HTTP/1.1 alone, for a name that waits for its certificate: such a connection serves one
     /// answer, and nothing of it must outlast the wait.
     waiting: ServerConfig,
@@ -107,8 +108,8 @@ impl From<HandshakeResult> for Failed {
 impl Terms {
     /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1, tickets instead of a session store, no early data.
     ///
-    /// A ticket is good for the name it was made for and no other (rustls compares them), so for one tenant; on both
-    /// protocols; on every worker of this process, and on no other node: its keys never leave the memory they were made
+    /// A ticket is good for the name it was made for and no other (rustls compares them), while that name is the same
+    /// tenant's ([`BoundTickets`]); on both protocols; on every worker of this process, and on no other node: its keys never leave the memory they were made
     /// in. A visitor who comes to another node shakes hands in full.
     ///
     /// # Errors
@@ -134,7 +135,7 @@ impl Terms {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // One: browsers speak HTTP/2 here and open one connection, and each ticket costs a seal and 100 bytes.
         config.send_tls13_tickets = 1;
-        Ok(Self { certificates, config: Arc::new(config), waiting, challenge })
+        Ok(Self { certificates, config, waiting, challenge })
     }
 
     /// Shakes hands. The caller sets the deadline.
@@ -151,7 +152,7 @@ impl Terms {
         // that a ticket does not outlive its certificate.
         let issued = self.certificates.resolve(&sni).is_some();
         let config = if issued {
-            Arc::clone(&self.config)
+            self.bound_to(self.certificates.holder(&sni))
         } else if let Some(stand_in) = self.certificates.stand_in(&sni) {
             with_only(&self.waiting, stand_in)
         } else {
@@ -167,6 +168,14 @@ impl Terms {
         let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
         let h2 = session.alpn_protocol() == Some(H2);
         Ok(Accepted { stream, sni, version, resumed, h2, waiting: !issued })
+    }
+
+    /// The terms of an ordinary handshake, whose tickets are good for this holder of the name. A copy of the settings: three
+    /// small allocations beside a key exchange.
+    fn bound_to(&self, holder: u128) -> Arc<ServerConfig> {
+        let mut config = self.config.clone();
+        config.ticketer = Arc::new(BoundTickets::new(config.ticketer, holder));
+        Arc::new(config)
     }
 
     /// Shows an authority that the name is here, and hangs up: nothing is said on such a connection (RFC 8737 section 3).
