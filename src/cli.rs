@@ -136,12 +136,15 @@ pub(crate) struct ListenArgs {
     pub(crate) node: Option<String>,
 }
 
-/// The control API's address and the platform's zones.
+/// The addresses of the control API and of the name server, and the platform's zones.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ApiArgs {
     /// Address of the control API [default: 127.0.0.1:8600]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) control: Option<SocketAddr>,
+    /// Address of our own name server for what schools delegate to us, UDP and TCP [default: it does not run]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dns: Option<SocketAddr>,
     /// A zone whose labels are schools, made at the first start; repeatable [default: localhost]
     #[arg(long = "zone", value_name = "ZONE")]
     pub(crate) zones: Vec<String>,
@@ -221,13 +224,14 @@ mod tests {
     #[test]
     fn addresses_directories_and_zones_have_flags() {
         let line = "schoolgate up --demo --http 127.0.0.1:0 --https [::1]:0 --status 127.0.0.1:0 --control 127.0.0.1:0 \
-                    --data-dir /tmp/x --zone localhost --zone schools.test --workers 1";
+                    --dns 127.0.0.1:0 --data-dir /tmp/x --zone localhost --zone schools.test --workers 1";
         let Some(Command::Up(up)) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else {
             panic!("another command");
         };
         assert!(up.demo);
         assert_eq!(up.api.zones, ["localhost", "schools.test"]);
         assert_eq!(up.listen.workers, Some(1));
+        assert_eq!(up.api.dns, "127.0.0.1:0".parse().ok());
     }
 
     #[test]

@@ -34,6 +34,9 @@ fn text(addresses: &Addresses, data_dir: &Path, with_demo: bool) -> String {
         text.push_str(&format!("  control API            http://{control}/api/v1/\n"));
         text.push_str(&format!("  admin token            {}\n", admin_token(data_dir)));
     }
+    if let Some(dns) = addresses.dns {
+        text.push_str(&format!("  DNS server             {dns} (UDP and TCP)\n"));
+    }
     if let Some(status) = addresses.status {
         text.push_str(&format!("  metrics, health        http://{status}/metrics\n"));
     }

@@ -57,6 +57,7 @@ impl Flags {
     /// Flags of the control plane.
     pub(super) fn api(&mut self, args: &ApiArgs) {
         self.text("control.listen", args.control.as_ref());
+        self.text("dns.listen", args.dns.as_ref());
         self.list("platform.zones", &args.zones);
     }
 }
