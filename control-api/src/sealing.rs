@@ -311,3 +311,6 @@ impl SealRotation {
         Ok(Next::Again)
     }
 }
+
+#[cfg(test)]
+mod tests;
