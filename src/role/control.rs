@@ -203,12 +203,13 @@ impl ControlPlane {
         let token = stop.clone();
         background.keep_running("token-keys", move || keys.clone().run(token.clone().cancelled_owned()));
         let token = stop.clone();
-        // Its own name: of two processes that shared one, both would hold the lease.
-        let holder = format!("control-{}", schoolgate_config::time::new_ulid());
+        let holder = certificates::holder(&settings.data.dir)?;
         background.keep_running("domain-checks", move || {
             let (checks, token, holder) = (domain_checks.clone(), token.clone(), holder.clone());
             async move { checks.run(&holder, token.cancelled_owned()).await }
         });
+        let (token, watch) = (stop.clone(), EndingWatch::new(store.clone(), Arc::clone(&clock)));
+        background.keep_running("certificate-ends", move || watch.clone().run(token.clone().cancelled_owned()));
         if let Some(responder) = responder {
             tokio::spawn(responder.run(stop.clone()));
         }
