@@ -81,6 +81,95 @@ pub enum Code {
     CaaForbids,
     /// CAA records cannot be read, and a CA must refuse then (RFC 8659 section 3).
     CaaUnreadable,
+    /// Nothing answers at port 80 of an address that the name has.
+    HttpUnreachable,
+    /// Something before this gateway sends who looks for a challenge elsewhere.
+    HttpRedirected,
+    /// Something else than this gateway answers at port 80.
+    ForeignServer,
+}
+
+/// What an order would fail for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hinders {
+    /// For nothing: it mends itself, or is no evidence of what a certificate authority would see.
+    Nothing,
+    /// For looking at this gateway (HTTP-01, TLS-ALPN-01). A TXT record would still do.
+    Looking,
+    /// For whatever way of proving the name.
+    Everything,
+}
+
+impl Code {
+    /// What an order would fail for while this is so.
+    ///
+    /// Only what is known for sure counts. Servers that fail, and a port that we cannot reach (not every gateway reaches
+    /// itself through the address translation before it), prove nothing about what the authority would see: to hold
+    /// orders for them could keep a name without a certificate for ever, and a failed order is counted and rests.
+    pub const fn hinders(self) -> Hinders {
+        match self {
+            Self::CaaForbids | Self::CaaUnreadable | Self::DnssecBogus | Self::DomainNotRegistered => {
+                Hinders::Everything
+            }
+            Self::NotPointingHere
+            | Self::CnameZoneAppended
+            | Self::CnameTargetZoneAppended
+            | Self::CnameOtherDomain
+            | Self::CnameLoop
+            | Self::StaleAaaa
+            | Self::ExtraAddress
+            | Self::ProxyInFront
+            | Self::TargetUnresolved
+            | Self::SplitAnswers
+            | Self::ForeignServer => Hinders::Looking,
+            Self::OwnershipUnproven
+            | Self::ProofMissing
+            | Self::TxtZoneAppended
+            | Self::TxtAtWrongName
+            | Self::TxtOtherClaim
+            | Self::TxtMalformed
+            | Self::CnameAtApex
+            | Self::TtlRunning
+            | Self::ServerFailure
+            | Self::NoAnswer
+            | Self::HttpUnreachable
+            | Self::HttpRedirected => Hinders::Nothing,
+        }
+    }
+}
+
+/// Why an order would fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hindrance {
+    /// At which certificate authority, by its name in the settings; `None`: at any.
+    pub ca: Option<String>,
+    /// For what.
+    pub hinders: Hinders,
+    /// What is wrong.
+    pub code: Code,
+    /// Who must act.
+    pub who_acts: WhoActs,
+    /// What to do.
+    pub fix: String,
+}
+
+impl Hindrance {
+    pub(crate) fn of(finding: &Finding) -> Option<Self> {
+        let hinders = finding.code.hinders();
+        // What keeps a name from being proven to us does not keep a certificate authority from looking.
+        let concerns = match hinders {
+            Hinders::Nothing => false,
+            Hinders::Looking => finding.axis != Axis::Ownership,
+            Hinders::Everything => true,
+        };
+        concerns.then(|| Self {
+            ca: None,
+            hinders,
+            code: finding.code,
+            who_acts: finding.who_acts,
+            fix: finding.fix.clone(),
+        })
+    }
 }
 
 /// One thing that is wrong.

@@ -27,11 +27,14 @@ mod observation;
 mod responder;
 mod system;
 
-pub use checker::{Checker, CheckerOptions};
+pub use cdn::Proxies;
+pub use checker::{Checker, CheckerOptions, Probe, ProbeOptions};
 pub use classify::{Assessment, Pointing, Proof, Verdict, classify};
 pub use expected::{CaIdentity, Expected, OtherClaim};
-pub use finding::{Axis, Code, Finding, WhoActs};
+pub use finding::{Axis, Code, Finding, Hinders, Hindrance, WhoActs};
 pub use life::{Life, Standing};
-pub use observation::{Answer, CaaRecord, CaaSet, Failure, Observation, Route, Seen, Server, Stray, Strays};
+pub use observation::{
+    Answer, CaaRecord, CaaSet, Failure, Observation, Reach, Reached, Route, Seen, Server, Stray, Strays,
+};
 pub use responder::{Responder, ResponderError, ResponderOptions, TxtSource, Unavailable};
 pub use system::resolvers_of_system;

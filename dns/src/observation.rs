@@ -129,6 +129,38 @@ pub struct Seen {
     pub route: Answer<Route>,
 }
 
+/// What is at port 80 of an address where a certificate authority would look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// This gateway: it answered with what only it knows.
+    Ours,
+    /// This gateway, which has not heard of the name yet.
+    OursSoon,
+    /// Something that sends elsewhere.
+    Redirect {
+        /// Where to.
+        location: String,
+    },
+    /// Something else.
+    Foreign {
+        /// The status of its answer.
+        status: u16,
+        /// What it calls itself.
+        server: Option<String>,
+    },
+    /// Nothing that answers, or not in time, or not HTTP.
+    Unreachable(String),
+}
+
+/// An address where a certificate authority would look, and what is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// The address.
+    pub address: IpAddr,
+    /// What is there.
+    pub reach: Reach,
+}
+
 /// A record found where it does nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stray {
@@ -184,4 +216,8 @@ pub struct Observation {
     pub strays: Strays,
     /// The CAA records that count; [`Answer::NoData`] when there are none up to the root.
     pub caa: Answer<CaaSet>,
+    /// The names that `_acme-challenge.<name>` is an alias of, in order.
+    pub challenge: Answer<Vec<String>>,
+    /// What is at port 80 of the addresses that the name has here; empty when nobody looked.
+    pub reached: Vec<Reached>,
 }

@@ -96,3 +96,30 @@ async fn our_own_name_server_answers_for_what_is_delegated_to_it_and_refuses_the
     assert_eq!(code(server, "nobody.acme.schools.example").await, 3, "NXDOMAIN");
     assert_eq!(code(server, "example.com").await, 5, "REFUSED");
 }
+
+/// Killed, and not stopped: it could give no lease back.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_domains_are_checked_again_without_waiting_for_a_lease() {
+    let (dns, origin) = (Dns::start().await, Origin::start().await);
+    for zone in ["example", "ash.example", "schools.example"] {
+        dns.records.zone(zone);
+    }
+    let mut site = site(&dns, &origin).await;
+    site.restart().await;
+    site.api().post("domains", json!({"name": NAME, "tenant": "ash"})).await.expect(201);
+    // A lease lasts for longer than this.
+    until(SOON, async || {
+        let domain = site.api().get(&format!("domains/{NAME}")).await.expect(200);
+        domain["checked_at"].is_string().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_name_server_has_a_flag_and_is_told_where_it_is() {
+    let site = gateway().arg("--dns").arg("127.0.0.1:0").up().await;
+    let text = std::fs::read_to_string(site.data().join("run/addresses.json")).expect("addresses");
+    let addresses: Value = serde_json::from_str(&text).expect("JSON");
+    let server: SocketAddr = addresses["dns"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+    assert_eq!(code(server, "acme.localhost").await, 0);
+}

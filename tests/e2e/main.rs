@@ -8,6 +8,7 @@ mod chaos;
 mod cli;
 mod context_keys;
 mod context_signer;
+mod delegation;
 mod demo;
 mod domains;
 mod errors;

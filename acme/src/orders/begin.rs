@@ -96,9 +96,17 @@ impl Orders {
             Ok(chosen) => chosen,
             Err(until) => return Ok(Begun::NoCa(until)),
         };
-        if let Readiness::NotReady(why) = self.inner.world.preflight.check(name, &authority.id).await {
-            return Ok(Begun::PutOff(why, now_ms + NOT_READY_MS));
-        }
+        let preflight = &self.inner.world.preflight;
+        let (authority, admission) = match preflight.check(name, &authority.id).await {
+            Readiness::Ready(..) => (authority, admission),
+            Readiness::NotReady(why) => return Ok(Begun::PutOff(why, now_ms + NOT_READY_MS)),
+            Readiness::NotHere(why) => match self.another_than(authority, healths, now_ms) {
+                Some(other) if matches!(preflight.check(name, &other.id).await, Readiness::Ready(..)) => {
+                    (other, Admission::Open)
+                }
+                _ => return Ok(Begun::PutOff(why, now_ms + NOT_READY_MS)),
+            },
+        };
         let (charge, replaces) = self.charge(entry, authority).await?;
         let Some(order) = self.prepare_order(entry, authority, (charge, replaces)) else {
             let message = format!("{name} cannot be put in a signing request");
@@ -152,6 +160,16 @@ impl Orders {
             }
             _ => Err(until),
         }
+    }
+
+    /// A CA that is well, for a name whose CAA records forbid the one chosen.
+    fn another_than(&self, chosen: &Authority, healths: &Healths, now_ms: i64) -> Option<&Authority> {
+        let well = AuthorityHealth::default();
+        let mut others = self.inner.authorities.iter().filter(|authority| authority.id != chosen.id);
+        others.find(|other| {
+            let health = healths.get(&other.id).unwrap_or(&well);
+            health.account_error.is_none() && breaker::admits(health, now_ms) == Admission::Open
+        })
     }
 
     /// What an order is charged to, and which certificate it replaces, as the CA calls it: only where this CA made it

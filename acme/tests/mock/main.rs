@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not there")]
 
+mod checks;
 mod crashes;
 mod faults;
 mod life;

@@ -17,6 +17,11 @@ impl Acme {
         for authority in self.authorities() {
             authority.check()?;
         }
+        for name in &self.fallback.caa_identities {
+            if let Err(e) = DomainName::parse(name) {
+                return refuse("acme.fallback.caa_identities", name, &e.to_string());
+            }
+        }
         if self.fallback.name == self.name && !self.fallback.directory.is_empty() {
             return refuse("acme.fallback.name", &self.name, "another name than that of the first CA");
         }
@@ -139,6 +144,8 @@ mod tests {
         assert_eq!(with(good), Ok(()));
         assert_eq!(with(""), Ok(()), "there need not be one");
         assert!(with("directory = \"https://second.example/dir\"").unwrap_err().contains("acme.fallback.terms_agreed"));
+        let bad = with(&format!("{good}caa_identities = [\"a..b\"]\n")).unwrap_err();
+        assert!(bad.contains("acme.fallback.caa_identities"), "{bad}");
         assert!(with(&format!("{good}name = \"acme\"\n")).unwrap_err().contains("acme.fallback.name"));
     }
 

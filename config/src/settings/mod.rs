@@ -4,6 +4,7 @@
 //! setting that is silently ignored is found at the worst moment.
 
 mod acme;
+mod cdn;
 mod load;
 mod migrate;
 mod redis;
@@ -16,8 +17,8 @@ pub use load::{Overlay, SettingsError, load};
 pub use migrate::Migrate;
 pub use redis::Redis;
 pub use sections::{
-    AccessLog, Acme, AcmeChallenge, AcmeFallback, AcmeLimits, Caps, ContextKeys, Control, Data, Dns, Eab, EdgeLimits,
-    Issuer, Keys, LogFormat, Platform, Proxy, SchoolApp, Seconds, SecurityHeaders, Store, Telemetry,
+    AccessLog, Acme, AcmeChallenge, AcmeFallback, AcmeLimits, Caps, ContextKeys, Control, Data, Dns, DnsProbe, Eab,
+    EdgeLimits, Issuer, Keys, LogFormat, Platform, Proxy, SchoolApp, Seconds, SecurityHeaders, Store, Telemetry,
 };
 
 use std::path::{Path, PathBuf};

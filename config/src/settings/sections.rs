@@ -515,6 +515,8 @@ pub struct AcmeFallback {
     pub profile: String,
     /// As in `[acme]`.
     pub limits: AcmeLimits,
+    /// How CAA records name this CA; empty: as its directory says. Those of the first are `dns.caa_identities`.
+    pub caa_identities: Vec<String>,
 }
 impl Default for AcmeFallback {
     fn default() -> Self {
@@ -527,6 +529,7 @@ impl Default for AcmeFallback {
             eab: Eab::default(),
             profile: String::new(),
             limits: AcmeLimits::default(),
+            caa_identities: Vec::new(),
         }
     }
 }
@@ -590,7 +593,7 @@ pub struct Dns {
     pub resolvers: Vec<SocketAddr>,
     /// The port at which authoritative servers are asked: 53, but in tests.
     pub authoritative_port: u16,
-    /// How CAA records name the CA (`letsencrypt.org`), the preferred one first; empty: as the directory of `[acme]` says.
+    /// How CAA records name the CA of `[acme]` (`letsencrypt.org`), the preferred name first; empty: as its directory says.
     pub caa_identities: Vec<String>,
     /// Where our own authoritative server for `acme.<zone>` and `_acme-challenge.<zone>` listens, UDP and TCP; not set: it
     /// does not run.
@@ -598,6 +601,27 @@ pub struct Dns {
     pub listen: Option<SocketAddr>,
     /// The name of that server in its NS and SOA records; empty: `ns.<zone>`.
     pub name: String,
+    /// Whether a check looks over plain HTTP, as the CA would, what is at a name's addresses here.
+    pub probe: DnsProbe,
+    /// The port at which it looks: 80, but in tests.
+    pub probe_port: u16,
+    /// Networks of proxies that schools put in front of their names (`"Cloudflare 104.16.0.0/13"`), so that a check can
+    /// name the one to switch off. A list takes the place of the built-in one, which is not kept up with what those
+    /// companies publish.
+    pub cdn_networks: Vec<String>,
+}
+
+/// What a check looks at over plain HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DnsProbe {
+    /// Nothing: for a gateway that cannot reach its own public addresses.
+    Off,
+    /// Addresses that anybody can reach.
+    #[default]
+    Public,
+    /// Private addresses too: for a gateway that has only such.
+    Any,
 }
 impl Default for Dns {
     fn default() -> Self {
@@ -607,6 +631,9 @@ impl Default for Dns {
             caa_identities: Vec::new(),
             listen: None,
             name: String::new(),
+            probe: DnsProbe::default(),
+            probe_port: 80,
+            cdn_networks: super::cdn::known(),
         }
     }
 }
@@ -636,6 +663,14 @@ mod empty_is_none {
 }
 
 impl Dns {
+    /// The networks of the field of this name, with who runs each.
+    ///
+    /// # Errors
+    /// [`SettingsError::Value`] names an entry that is none.
+    pub fn cdn_networks(&self) -> Result<Vec<(String, IpNet)>, SettingsError> {
+        self.cdn_networks.iter().map(|entry| super::cdn::parse(entry)).collect()
+    }
+
     /// Checks what no single field can.
     ///
     /// # Errors
@@ -651,9 +686,12 @@ impl Dns {
                 return refuse(key, name, e.to_string());
             }
         }
-        if self.authoritative_port == 0 {
-            return refuse("authoritative_port", &0, "1 to 65535".to_owned());
+        for (key, port) in [("authoritative_port", self.authoritative_port), ("probe_port", self.probe_port)] {
+            if port == 0 {
+                return refuse(key, &0, "1 to 65535".to_owned());
+            }
         }
+        self.cdn_networks()?;
         match self.resolvers.iter().find(|resolver| resolver.port() == 0) {
             Some(resolver) => refuse("resolvers", resolver, "an address with a port, such as 9.9.9.9:53".to_owned()),
             None => Ok(()),

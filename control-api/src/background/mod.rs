@@ -7,6 +7,7 @@ mod maintenance_windows;
 mod stored_txt;
 mod token_keys;
 
+pub use crate::operation::NameServer;
 pub(crate) use domain_checks::CheckRefusal;
 pub use domain_checks::{DomainChecks, PlatformFacts};
 pub(crate) use key_source::KeySourceError;

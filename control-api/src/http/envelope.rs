@@ -134,6 +134,7 @@ mod tests {
         let checker = schoolgate_dns::Checker::new(schoolgate_dns::CheckerOptions {
             resolvers: Vec::new(),
             authoritative_port: 53,
+            probe: schoolgate_dns::ProbeOptions::default(),
         });
         let domain_checks =
             DomainChecks::new(store.clone(), checker, PlatformFacts::default(), std::sync::Arc::new(SystemClock));

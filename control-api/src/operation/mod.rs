@@ -38,7 +38,7 @@ use schoolgate_config::model::{DomainName, Limits};
 use schoolgate_config::snapshot::ObjectKind;
 use schoolgate_config::table::{Violation, Violations};
 use schoolgate_config::time::rfc3339;
-use schoolgate_dns::CaIdentity;
+use schoolgate_dns::{CaIdentity, Proxies};
 use schoolgate_store::{Aggregate, Store, StoreError, Stored, Transaction};
 
 use document::FieldError;
@@ -53,10 +53,24 @@ pub(crate) struct Platform {
     pub(crate) addresses: Vec<IpAddr>,
     /// The certificate authorities that CAA records must let issue, the preferred one first; none: CAA does not matter.
     pub(crate) issuers: Vec<CaIdentity>,
+    /// Whether our own name server answers for what schools delegate to it.
+    pub(crate) name_server: NameServer,
+    /// Networks of proxies that stand in front of schools' names.
+    pub(crate) proxies: Arc<Proxies>,
     /// The most that any tenant may have.
     pub(crate) caps: Limits,
     /// A pool that is not there can be made, with instances.
     pub(crate) makes_pools: bool,
+}
+
+/// Whether our own name server runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NameServer {
+    /// It answers: what schools delegate to it proves their names.
+    Answers,
+    /// There is none, or somebody else's answers.
+    #[default]
+    Absent,
 }
 
 /// A write in progress.

@@ -3,9 +3,43 @@
 //! A check of the DNS changes the object `Domain` only when something happened; what it saw, and when to look again, is
 //! here, so that nothing is published to the proxies a hundred thousand times a day.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use schoolgate_config::model::{DomainName, TenantId};
+use schoolgate_config::model::{CaId, DomainName, TenantId};
+
+/// What an order would fail for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hindered {
+    /// For looking at the gateway: HTTP-01, TLS-ALPN-01.
+    Looking,
+    /// For whatever way of proving the name.
+    Everything,
+}
+
+/// Why an order for a domain would fail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hindrance {
+    /// At which CA; `None`: at any.
+    pub ca: Option<CaId>,
+    /// For what.
+    pub hinders: Hindered,
+    /// For people: what is wrong, and what to do.
+    pub message: String,
+    /// `school`, `operator` or `nobody`.
+    pub who_acts: String,
+}
+
+/// What a check says to whoever orders the domain's certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OrderFacts {
+    /// The name of ours that `_acme-challenge.<name>` is an alias of: a TXT record there proves the domain.
+    pub delegated_to: Option<String>,
+    /// Why an order would fail.
+    pub hindrances: Vec<Hindrance>,
+}
 
 /// How the checks of a domain stand. Every domain has one.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +54,8 @@ pub struct DomainCheck {
     pub life: Value,
     /// What the last one found.
     pub findings: Value,
+    /// What the last one says to whoever orders the certificate.
+    pub order_facts: OrderFacts,
     /// Hand this back with what was found; see [`crate::Transaction::save_domain_check`].
     pub turn: u64,
 }

@@ -44,7 +44,7 @@ use schoolgate_config::usage::{QuotaUse, UsageFlush, UsagePart, UsageTaken};
 
 pub use aggregate::{Aggregate, ListQuery, Page, Stored};
 pub use audit::AuditBroken;
-pub use check::{DomainCheck, DomainTransfer, ReleasedName};
+pub use check::{DomainCheck, DomainTransfer, Hindered, Hindrance, OrderFacts, ReleasedName};
 pub use error::StoreError;
 pub use event::{EVENTS_KEPT_MS, Event, EventQuery, NewEvent};
 pub use head::Head;
@@ -149,6 +149,11 @@ impl Store {
     /// The number of the last change committed by this process; a receiver is told of the next.
     pub fn committed(&self) -> watch::Receiver<u64> {
         self.sqlite.committed()
+    }
+
+    /// Has everyone in this process who waits for commits look again: something changed that is no change of an object.
+    pub fn look_again(&self) {
+        self.sqlite.look_again();
     }
 
     /// One object.

@@ -278,7 +278,12 @@ impl Transaction {
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     pub async fn save_domain_check(&mut self, check: &DomainCheck) -> Result<bool, StoreError> {
-        self.turn.save_domain_check(check).await
+        let saved = self.turn.save_domain_check(check).await?;
+        if saved {
+            // An order may have waited for just this.
+            self.turn.wake_waiting(check.name.as_str(), self.now_ms).await?;
+        }
+        Ok(saved)
     }
 
     /// The tenant that asks for a domain.

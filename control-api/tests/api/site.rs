@@ -12,7 +12,7 @@ use schoolgate_control_api::publish::{FeedServer, Publisher};
 use schoolgate_control_api::{
     ContextKeys, ControlHandle, ControlOptions, ControlServer, DomainChecks, KeyRefresher, PlatformFacts, bootstrap,
 };
-use schoolgate_dns::{CaIdentity, Checker, CheckerOptions};
+use schoolgate_dns::{CaIdentity, Checker, CheckerOptions, ProbeOptions};
 use schoolgate_store::{Actor, OpenMode, Store};
 use schoolgate_testkit::{Api, ApiAnswer, Dns};
 use serde_bytes::ByteBuf;
@@ -65,14 +65,14 @@ impl Site {
         let facts = PlatformFacts {
             assume_owned: vec!["test".parse().expect("a name")],
             addresses: vec!["192.0.2.7".parse().expect("an address")],
-            issuers: vec![CaIdentity::named("letsencrypt.org")],
-            caps: Default::default(),
-            makes_pools: false,
+            issuers: vec![CaIdentity::named("first", "letsencrypt.org")],
+            ..PlatformFacts::default()
         };
         let dns = Dns::start().await;
         let checker = Checker::new(CheckerOptions {
             resolvers: dns.resolvers().to_vec(),
             authoritative_port: dns.authoritative_port(),
+            probe: ProbeOptions::default(),
         });
         let domain_checks = DomainChecks::new(store.clone(), checker, facts, Arc::new(SystemClock));
         let options = ControlOptions {

@@ -1,10 +1,12 @@
 //! Looks at a domain from every side.
 
 mod caa;
+mod probe;
 mod records;
 mod zone;
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,8 @@ use tokio::time::timeout;
 
 use crate::ask::{Asking, ask, usable};
 use crate::expected::Expected;
-use crate::observation::{Answer, Failure, Observation, Route, Seen, Server, Stray, Strays};
+use crate::observation::{Answer, Failure, Observation, Reached, Route, Seen, Server, Stray, Strays};
+pub use probe::{Probe, ProbeOptions};
 use records::{Said, plain};
 use zone::Zone;
 
@@ -38,6 +41,8 @@ pub struct CheckerOptions {
     pub resolvers: Vec<SocketAddr>,
     /// The port at which servers that know a zone are asked: 53, but for tests.
     pub authoritative_port: u16,
+    /// Whether and where it looks what is at port 80 of the addresses found.
+    pub probe: ProbeOptions,
 }
 
 /// Looks at domains. A clone is another handle to the same one.
@@ -99,11 +104,39 @@ impl Checker {
         let seen = join_all(all.iter().map(|asked| see(asked, &resolvers, &zone, expected)));
         let target = timeout(PART, target(&resolvers, expected));
         let caa = timeout(PART, caa::climb(&zone, &resolvers, &expected.name));
-        let (seen, (target, caa)) = join(seen, join(target, caa)).await;
-        let (target, caa) =
-            (target.unwrap_or(Answer::Failed(Failure::Timeout)), caa.unwrap_or(Answer::Failed(Failure::Timeout)));
+        let challenge = timeout(PART, challenge(&all, expected));
+        let (seen, (target, (caa, challenge))) = join(seen, join(target, join(caa, challenge))).await;
+        let target = target.unwrap_or(Answer::Failed(Failure::Timeout));
+        let caa = caa.unwrap_or(Answer::Failed(Failure::Timeout));
+        let challenge = challenge.unwrap_or(Answer::Failed(Failure::Timeout));
+        let reached = self.reached(expected, &seen, &target).await;
         let strays = timeout(PART, strays(&zone, &resolvers, expected, &seen)).await.unwrap_or_default();
-        Observation { registered: zone.registered, zone: zone.apex.as_ref().map(plain), seen, target, strays, caa }
+        Observation {
+            registered: zone.registered,
+            zone: zone.apex.as_ref().map(plain),
+            seen,
+            target,
+            strays,
+            caa,
+            challenge,
+            reached,
+        }
+    }
+
+    /// What is at port 80 of the name's addresses here. Those elsewhere are not touched: they are not ours to knock at,
+    /// and what is wrong about them is known.
+    async fn reached(&self, expected: &Expected, seen: &[Seen], target: &Answer<Vec<IpAddr>>) -> Vec<Reached> {
+        let of_target = || target.found().into_iter().flatten().copied();
+        let ours: BTreeSet<IpAddr> = expected.addresses.iter().copied().chain(of_target()).collect();
+        let alias = expected.target();
+        let mut addresses = BTreeSet::new();
+        for route in seen.iter().filter_map(|seen| seen.route.found()) {
+            addresses.extend(route.addresses().filter(|address| ours.contains(address)));
+            if alias.as_ref().is_some_and(|alias| route.chain.contains(alias)) {
+                addresses.extend(of_target());
+            }
+        }
+        self.options.probe.look(&expected.name, &addresses, &expected.thumbprints).await
     }
 }
 
@@ -177,15 +210,15 @@ async fn route(asked: &Asked, resolvers: &[Asked], zone: &Zone, at: &Name, expec
 }
 
 /// Where our own name for the domain leads.
-async fn target(resolvers: &[Asked], expected: &Expected) -> Answer<Vec<std::net::IpAddr>> {
+async fn target(resolvers: &[Asked], expected: &Expected) -> Answer<Vec<IpAddr>> {
     let Some(at) = expected.target().as_deref().and_then(name) else { return Answer::NoData };
     let mut last = Answer::Failed(Failure::Unreachable);
     for resolver in resolvers {
         let (v4, v6) = join(resolver.said(&at, RecordType::A), resolver.said(&at, RecordType::AAAA)).await;
         let v4 = answer(v4, Said::v4);
         let v6 = answer(v6, Said::v6);
-        let addresses: Vec<_> = (v4.found().into_iter().flatten().copied().map(std::net::IpAddr::V4))
-            .chain(v6.found().into_iter().flatten().copied().map(std::net::IpAddr::V6))
+        let addresses: Vec<_> = (v4.found().into_iter().flatten().copied().map(IpAddr::V4))
+            .chain(v6.found().into_iter().flatten().copied().map(IpAddr::V6))
             .collect();
         if !addresses.is_empty() {
             return Answer::Found { value: addresses, ttl: 0 };
@@ -194,6 +227,20 @@ async fn target(resolvers: &[Asked], expected: &Expected) -> Answer<Vec<std::net
             Answer::Failed(failure) => Answer::Failed(failure),
             _ => return Answer::NoData,
         };
+    }
+    last
+}
+
+/// What the name that proves the domain to a certificate authority is an alias of, by the first who knows.
+async fn challenge(all: &[&Asked], expected: &Expected) -> Answer<Vec<String>> {
+    let Some(at) = name(&expected.challenge_name()) else { return Answer::NoData };
+    let mut last = Answer::Failed(Failure::Unreachable);
+    for asked in all {
+        match asked.said(&at, RecordType::CNAME).await {
+            Ok(said) if said.chain.is_empty() => return Answer::NoData,
+            Ok(said) => return Answer::Found { value: said.chain.iter().map(plain).collect(), ttl: said.ttl },
+            Err(failure) => last = Answer::Failed(failure),
+        }
     }
     last
 }

@@ -1,23 +1,49 @@
 //! Whether CAA records let our CA issue (RFC 8659, with the parameters of RFC 8657).
 
-use crate::expected::{CaIdentity, Expected};
-use crate::finding::{Axis, Code, Finding};
+use crate::expected::{CaIdentity, DNS_01, Expected};
+use crate::finding::{Axis, Code, Finding, Hinders, Hindrance, WhoActs};
 use crate::observation::{Answer, CaaRecord, CaaSet, Failure, Observation};
 
 /// Tags that a CA knows; an unknown one that is critical forbids everything (RFC 8659 section 4.5).
 const KNOWN: [&str; 6] = ["issue", "issuewild", "iodef", "contactemail", "contactphone", "issuemail"];
 
-/// Names what CAA forbids.
-pub(super) fn check(observation: &Observation, expected: &Expected, findings: &mut Vec<Finding>) {
-    let Some(preferred) = expected.issuers.first() else { return };
+/// Names what CAA forbids. When one of our CAs may issue, nothing is wrong; that the others may not is what they are
+/// told by the hindrances.
+pub(super) fn check(
+    observation: &Observation,
+    expected: &Expected,
+    delegated: bool,
+    (findings, hindrances): (&mut Vec<Finding>, &mut Vec<Hindrance>),
+) {
+    let Some(preferred) = expected.issuers.iter().find(|ca| !ca.names.is_empty()) else { return };
     match &observation.caa {
         Answer::Found { value: set, .. } => {
-            let refusals: Vec<Refusal<'_>> = expected.issuers.iter().map_while(|ca| refusal(set, ca)).collect();
-            // One CA that may is enough.
-            if refusals.len() == expected.issuers.len()
-                && let Some(refusal) = refusals.first()
-            {
-                findings.push(refused(set, preferred, refusal));
+            let mut refused_by_all = true;
+            let mut first = None;
+            for ca in &expected.issuers {
+                let looking: Vec<&str> = ca.methods.iter().map(String::as_str).filter(|m| *m != DNS_01).collect();
+                let all: Vec<&str> =
+                    ca.methods.iter().map(String::as_str).filter(|m| delegated || *m != DNS_01).collect();
+                let (hinders, refusal) = match (refusal(set, ca, &all), refusal(set, ca, &looking)) {
+                    (Some(refusal), _) => (Hinders::Everything, refusal),
+                    (None, Some(refusal)) => (Hinders::Looking, refusal),
+                    (None, None) => {
+                        refused_by_all = false;
+                        continue;
+                    }
+                };
+                refused_by_all &= hinders == Hinders::Everything;
+                hindrances.push(Hindrance {
+                    ca: Some(ca.ca.clone()),
+                    hinders,
+                    code: Code::CaaForbids,
+                    who_acts: WhoActs::School,
+                    fix: format!("{}: {}", fix(set, ca, &refusal), recommended(&set.at, ca)),
+                });
+                first.get_or_insert(refusal);
+            }
+            if let Some(refusal) = first.filter(|_| refused_by_all) {
+                findings.push(refused(set, preferred, &refusal));
             }
         }
         Answer::Failed(Failure::ServFail | Failure::Bogus) => {
@@ -42,7 +68,10 @@ enum Refusal<'a> {
     Critical(&'a CaaRecord),
 }
 
-fn refusal<'a>(set: &'a CaaSet, ca: &CaIdentity) -> Option<Refusal<'a>> {
+fn refusal<'a>(set: &'a CaaSet, ca: &CaIdentity, ours: &[&str]) -> Option<Refusal<'a>> {
+    if ca.names.is_empty() {
+        return None;
+    }
     if let Some(unknown) = set.records.iter().find(|r| r.critical && !KNOWN.contains(&r.tag.as_str())) {
         return Some(Refusal::Critical(unknown));
     }
@@ -54,7 +83,7 @@ fn refusal<'a>(set: &'a CaaSet, ca: &CaIdentity) -> Option<Refusal<'a>> {
     let mut why = Refusal::NotNamed;
     for record in issue {
         let (name, parameters) = parse(&record.value);
-        if name != ca.name {
+        if !ca.names.contains(&name) {
             continue;
         }
         let parameter = |tag: &str| parameters.iter().find(|(t, _)| t == tag).map(|(_, value)| value.as_str());
@@ -65,7 +94,7 @@ fn refusal<'a>(set: &'a CaaSet, ca: &CaIdentity) -> Option<Refusal<'a>> {
             continue;
         }
         if let Some(methods) = parameter("validationmethods")
-            && !methods.split(',').any(|method| ca.methods.iter().any(|ours| ours == method.trim()))
+            && !methods.split(',').any(|method| ours.contains(&method.trim()))
         {
             why = Refusal::Method(methods.to_owned());
             continue;
@@ -87,10 +116,17 @@ fn parse(value: &str) -> (String, Vec<(String, String)>) {
 }
 
 fn refused(set: &CaaSet, ca: &CaIdentity, refusal: &Refusal<'_>) -> Finding {
-    let record = recommended(&set.at, ca);
     let found: Vec<String> =
         set.records.iter().map(|r| format!("{} {} \"{}\"", u8::from(r.critical) * 128, r.tag, r.value)).collect();
-    let fix = match refusal {
+    Finding::new(Code::CaaForbids, Axis::Certificate, recommended(&set.at, ca), fix(set, ca, refusal)).found(format!(
+        "{} CAA {}",
+        set.at,
+        found.join(" and ")
+    ))
+}
+
+fn fix(set: &CaaSet, ca: &CaIdentity, refusal: &Refusal<'_>) -> String {
+    match refusal {
         Refusal::NotNamed => {
             format!("The CAA records at {} let only others issue certificates. Add this one beside them", set.at)
         }
@@ -108,18 +144,10 @@ fn refused(set: &CaaSet, ca: &CaIdentity, refusal: &Refusal<'_>) -> Finding {
              know it may issue. Set its flag to 0, or remove it",
             set.at, unknown.tag
         ),
-    };
-    Finding::new(Code::CaaForbids, Axis::Certificate, record, fix).found(format!(
-        "{} CAA {}",
-        set.at,
-        found.join(" and ")
-    ))
+    }
 }
 
 /// The record that lets a CA issue.
-pub(crate) fn recommended(name: &str, ca: &CaIdentity) -> String {
-    match &ca.account_uri {
-        Some(account) => format!("{name} CAA 0 issue \"{}; accounturi={account}\"", ca.name),
-        None => format!("{name} CAA 0 issue \"{}\"", ca.name),
-    }
+fn recommended(name: &str, ca: &CaIdentity) -> String {
+    format!("{name} CAA {}", ca.record().unwrap_or_default())
 }

@@ -2,12 +2,13 @@
 
 mod caa;
 mod ownership;
+mod reach;
 mod routing;
 #[cfg(test)]
 mod tests;
 
 use crate::expected::Expected;
-use crate::finding::{Axis, Code, Finding, WhoActs};
+use crate::finding::{Axis, Code, Finding, Hindrance, WhoActs};
 use crate::observation::{Answer, Failure, Observation, Server};
 
 /// Whether a proof of ownership is there.
@@ -55,6 +56,10 @@ pub struct Assessment {
     pub verdict: Verdict,
     /// What is wrong, in the order to mend it.
     pub findings: Vec<Finding>,
+    /// What an order would fail for.
+    pub hindrances: Vec<Hindrance>,
+    /// Whether the name where a certificate authority looks for a TXT record is an alias of ours.
+    pub delegated: Proof,
 }
 
 /// What an observation means.
@@ -65,10 +70,25 @@ pub fn classify(observation: &Observation, expected: &Expected) -> Assessment {
         ownership::explain(observation, expected, proof, &mut findings);
     }
     let pointing = routing::assess(observation, expected, &mut findings);
-    caa::check(observation, expected, &mut findings);
+    let delegated = delegated(observation, expected);
+    let mut hindrances = Vec::new();
+    caa::check(observation, expected, delegated == Proof::Present, (&mut findings, &mut hindrances));
+    reach::check(observation, expected, &mut findings);
+    // Those of CAA are by CA already.
+    hindrances.extend(findings.iter().filter(|finding| finding.code != Code::CaaForbids).filter_map(Hindrance::of));
     let other = expected.other.as_ref().map_or(Proof::Absent, |other| ownership::proof(observation, &other.proof()));
     let alias = routing::alias(observation, expected);
-    Assessment { verdict: Verdict { proof, alias, pointing, other }, findings }
+    Assessment { verdict: Verdict { proof, alias, pointing, other }, findings, hindrances, delegated }
+}
+
+/// Whether `_acme-challenge.<name>` is an alias of our own name for it.
+fn delegated(observation: &Observation, expected: &Expected) -> Proof {
+    let Some(target) = expected.challenge_target() else { return Proof::Absent };
+    match &observation.challenge {
+        Answer::Found { value: chain, .. } if chain.contains(&target) => Proof::Present,
+        Answer::Failed(_) => Proof::Unknown,
+        _ => Proof::Absent,
+    }
 }
 
 /// The answers of those whose word counts: servers that know the zone; resolvers only when none of those answered.

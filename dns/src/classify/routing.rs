@@ -240,8 +240,11 @@ fn explain(
         );
         return new(Code::StaleAaaa, fix).found(format!("{name} AAAA {}", old.join(", ")));
     }
-    let proxy =
-        route.addresses().find_map(cdn::of_address).or_else(|| route.chain.iter().find_map(|a| cdn::of_alias(a)));
+    let proxies = &here.expected.proxies;
+    let proxy = route
+        .addresses()
+        .find_map(|address| proxies.of_address(address))
+        .or_else(|| route.chain.iter().find_map(|a| cdn::of_alias(a)));
     if let Some(proxy) = proxy {
         let fix = format!(
             "{proxy} stands in front of {name}. Switch its proxying off for this record (at Cloudflare: the grey cloud, \

@@ -1,6 +1,6 @@
 //! The mistakes.
 
-use schoolgate_dns::{Axis, CaIdentity, Code, OtherClaim, Pointing, Proof, WhoActs};
+use schoolgate_dns::{Axis, CaIdentity, Code, Hinders, OtherClaim, Pointing, Proof, WhoActs};
 use schoolgate_testkit::Trouble;
 
 use crate::world::{NAME, TARGET, TOKEN, World};
@@ -296,7 +296,7 @@ async fn caa_records_for_another_account_another_method_or_with_a_critical_tag()
     let mut world = World::ready().await;
     world.expected.issuers = vec![CaIdentity {
         account_uri: Some("https://ca.example/acct/1".into()),
-        ..CaIdentity::named("letsencrypt.org")
+        ..CaIdentity::named("first", "letsencrypt.org")
     }];
     let ways = [
         ("0 issue letsencrypt.org; accounturi=https://ca.example/acct/2", "another account"),
@@ -308,15 +308,50 @@ async fn caa_records_for_another_account_another_method_or_with_a_critical_tag()
         world.dns.records.add(&format!("greenhill.example CAA {record}"));
         let finding = world.only(Axis::Certificate, Code::CaaForbids).await;
         assert!(finding.fix.contains(word), "{record}: {}", finding.fix);
-        assert!(finding.expected.ends_with("accounturi=https://ca.example/acct/1\""), "{}", finding.expected);
+        assert!(
+            finding.expected.ends_with("accounturi=https://ca.example/acct/1; validationmethods=http-01\""),
+            "{}",
+            finding.expected
+        );
         world.dns.records.remove("greenhill.example", "CAA");
     }
 }
 
 #[tokio::test]
-async fn a_second_ca_that_may_issue_is_enough() {
+async fn a_second_ca_that_may_issue_is_enough_and_the_first_is_not_asked() {
     let mut world = World::ready().await;
-    world.expected.issuers.push(CaIdentity::named("pki.goog"));
+    world.expected.issuers.push(CaIdentity::named("second", "pki.goog"));
     world.dns.records.add("greenhill.example CAA 0 issue pki.goog");
-    assert_eq!(world.check().await.findings, []);
+    let seen = world.check().await;
+    assert_eq!(seen.findings, []);
+    let hindered: Vec<_> = seen.hindrances.iter().map(|h| (h.ca.as_deref(), h.hinders, h.code)).collect();
+    assert_eq!(hindered, [(Some("first"), Hinders::Everything, Code::CaaForbids)]);
+    assert!(seen.hindrances[0].fix.contains("greenhill.example CAA 0 issue \"letsencrypt.org\""), "{seen:?}");
+}
+
+#[tokio::test]
+async fn caa_records_that_allow_only_dns_want_the_delegation() {
+    let mut world = World::ready().await;
+    world.expected.issuers[0].methods.push("dns-01".to_owned());
+    world.dns.records.add("greenhill.example CAA 0 issue letsencrypt.org; validationmethods=dns-01");
+    world.only(Axis::Certificate, Code::CaaForbids).await;
+    world.dns.records.add(&format!("_acme-challenge.{NAME} CNAME {TOKEN}.acme.schools.example"));
+    let seen = world.check().await;
+    assert_eq!((seen.findings, seen.delegated), (vec![], Proof::Present));
+    let hindered: Vec<_> = seen.hindrances.iter().map(|h| (h.hinders, h.code)).collect();
+    assert_eq!(hindered, [(Hinders::Looking, Code::CaaForbids)], "plain HTTP is still not allowed");
+}
+
+#[tokio::test]
+async fn the_delegation_counts_only_to_the_domains_own_name() {
+    let world = World::ready().await;
+    assert_eq!(world.check().await.delegated, Proof::Absent);
+    let at = format!("_acme-challenge.{NAME}");
+    world.dns.records.add(&format!("{at} CNAME another.acme.schools.example"));
+    assert_eq!(world.check().await.delegated, Proof::Absent);
+    world.dns.records.remove(&at, "CNAME");
+    world.dns.records.add(&format!("{at} CNAME {TOKEN}.acme.schools.example"));
+    assert_eq!(world.check().await.delegated, Proof::Present);
+    world.dns.records.trouble(&at, Trouble::Fails);
+    assert_eq!(world.check().await.delegated, Proof::Unknown);
 }

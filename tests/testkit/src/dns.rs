@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hickory_proto::op::{Header, HeaderCounts, Metadata, ResponseCode};
+use hickory_proto::op::{Header, HeaderCounts, Message, Metadata, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CAA, CNAME, NS, SOA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::net::runtime::Time;
@@ -35,6 +35,7 @@ pub enum Trouble {
 struct Inner {
     records: BTreeMap<String, Vec<RData>>,
     trouble: BTreeMap<String, Trouble>,
+    delegated: BTreeMap<String, SocketAddr>,
 }
 
 /// Records that a test edits while servers answer them. A clone is another handle to the same ones.
@@ -105,6 +106,18 @@ impl Records {
         self.lock().trouble.remove(&plain(&parse(name)));
     }
 
+    /// Has another server answer for this name and all below it.
+    pub fn delegate(&self, name: &str, server: SocketAddr) {
+        self.lock().delegated.insert(plain(&parse(name)), server);
+    }
+
+    /// Who answers for a name instead.
+    fn delegated(&self, name: &str) -> Option<SocketAddr> {
+        let inner = self.lock();
+        let above = |of: &&String| name == of.as_str() || name.ends_with(&format!(".{of}"));
+        inner.delegated.iter().find(|(of, _)| above(of)).map(|(_, server)| *server)
+    }
+
     fn at(&self, name: &str) -> Option<Vec<RData>> {
         self.lock().records.get(name).cloned()
     }
@@ -163,6 +176,18 @@ impl Handler {
         }
     }
 
+    /// Who is to be asked further, and for which name.
+    fn elsewhere(&self, name: &Name, answers: &[Record]) -> Option<(Name, SocketAddr)> {
+        let mut at = name.clone();
+        for record in answers {
+            if let RData::CNAME(alias) = &record.data {
+                at = alias.0.clone();
+            }
+        }
+        let server = self.records.delegated(&plain(&at))?;
+        Some((at, server))
+    }
+
     fn trouble_of(&self, name: &str) -> Option<Trouble> {
         match &self.role {
             Role::Resolver(own) => own.trouble_of(name).or_else(|| self.records.trouble_of(name)),
@@ -213,7 +238,13 @@ impl RequestHandler for Handler {
         let info = request.request_info().expect("one question");
         let name: Name = info.query.original().name().clone();
         let unchecked = request.metadata.checking_disabled;
-        let Some((code, answers)) = self.answer(&name, info.query.query_type(), unchecked) else { return nothing };
+        let kind = info.query.query_type();
+        let Some((mut code, mut answers)) = self.answer(&name, kind, unchecked) else { return nothing };
+        if let (Role::Resolver(_), Some((at, server))) = (&self.role, self.elsewhere(&name, &answers)) {
+            let Some((theirs, records)) = forward(server, &at, kind).await else { return nothing };
+            code = theirs;
+            answers.extend(records);
+        }
         metadata.response_code = code;
         metadata.authoritative = matches!(self.role, Role::Authoritative);
         metadata.recursion_available = !metadata.authoritative;
@@ -222,6 +253,19 @@ impl RequestHandler for Handler {
         let response = builder.build(metadata, &answers, soa.iter(), [], []);
         send.send_response(response).await.unwrap_or(nothing)
     }
+}
+
+/// What another server answers; `None` when it does not within two seconds.
+async fn forward(server: SocketAddr, name: &Name, kind: RecordType) -> Option<(ResponseCode, Vec<Record>)> {
+    let mut question = Message::query();
+    question.add_query(Query::query(name.clone(), kind));
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).await.ok()?;
+    socket.connect(server).await.ok()?;
+    socket.send(&question.to_vec().ok()?).await.ok()?;
+    let mut answer = [0; 4_096];
+    let length = tokio::time::timeout(Duration::from_secs(2), socket.recv(&mut answer)).await.ok()?.ok()?;
+    let message = Message::from_vec(&answer[..length]).ok()?;
+    Some((message.metadata.response_code, message.answers))
 }
 
 /// A DNS of the test's own: one server that knows every zone, and two resolvers that ask it.

@@ -17,12 +17,12 @@ use tokio::time::Instant;
 use schoolgate_config::model::{Domain, DomainName, Limits};
 use schoolgate_config::time::Clock;
 use schoolgate_dns::life::DAY_MS;
-use schoolgate_dns::{CaIdentity, Checker, Life, OtherClaim, classify};
+use schoolgate_dns::{CaIdentity, Checker, Life, OtherClaim, Proxies, classify};
 use schoolgate_store::{Actor, DomainCheck, Lease, Store, StoreError};
 
 use crate::operation::domains::fate::{Became, Looked, apply, conclude};
-use crate::operation::domains::{assumed_owned, expected};
-use crate::operation::{Platform, Refusal, json};
+use crate::operation::domains::{assumed_owned, expected, issuers_of, order_facts};
+use crate::operation::{NameServer, Platform, Refusal, json};
 
 /// The lease that the schedule runs under.
 const LEASE: &str = "domain-checks";
@@ -51,6 +51,10 @@ pub struct PlatformFacts {
     pub addresses: Vec<std::net::IpAddr>,
     /// The certificate authorities that CAA records must let issue, the preferred one first; none: CAA does not matter.
     pub issuers: Vec<CaIdentity>,
+    /// Whether our own name server answers for what schools delegate to it.
+    pub name_server: NameServer,
+    /// Networks of proxies that stand in front of schools' names.
+    pub proxies: Arc<Proxies>,
     /// The most that any tenant may have, whatever its plan or an override says.
     pub caps: Limits,
     /// A pool that is not there can be made, with instances.
@@ -103,8 +107,9 @@ impl From<StoreError> for CheckRefusal {
 impl DomainChecks {
     /// Checks of the domains in a store.
     pub fn new(store: Store, checker: Checker, facts: PlatformFacts, clock: Arc<dyn Clock>) -> Self {
-        let PlatformFacts { assume_owned, addresses, issuers, caps, makes_pools } = facts;
-        let platform = Arc::new(Platform { assume_owned, addresses, issuers, caps, makes_pools });
+        let PlatformFacts { assume_owned, addresses, issuers, name_server, proxies, caps, makes_pools } = facts;
+        let platform = Platform { assume_owned, addresses, issuers, name_server, proxies, caps, makes_pools };
+        let platform = Arc::new(platform);
         Self { shared: Arc::new(Shared { store, checker, platform, clock, asked: Mutex::default() }) }
     }
 
@@ -207,20 +212,27 @@ impl DomainChecks {
         let domain = found.value;
         let transfer = store.domain_transfer(&domain.name).await?;
         let other = transfer.as_ref().map(|t| OtherClaim { tenant: t.tenant, token: t.token.clone() });
-        let expected = expected(&domain, other, &store.head().table, platform);
+        let issuers = issuers_of(store, platform).await?;
+        let expected = expected(&domain, other, issuers, (&store.head().table, platform));
         let assessment = classify(&checker.look(&expected).await, &expected);
-        let looked = Looked { domain, check, transfer, assessment };
+        let order_facts = order_facts(&assessment, &expected, platform);
+        let looked = Looked { domain, check, transfer, assessment, order_facts };
         let mut transaction = store.begin(Actor::system(LEASE)).await?;
         if let Some(lease) = lease {
             transaction.require(lease).await?;
         }
         let became = apply(&mut transaction, &looked).await?;
         let name = &looked.domain.name;
+        let orders_differ = looked.order_facts != looked.check.order_facts;
         match became {
             Became::Moved | Became::Released => tracing::info!(domain = %name, "the domain {name} became {became:?}"),
             Became::Kept | Became::Superseded => tracing::debug!(domain = %name, "checked {name}: {became:?}"),
         }
         conclude(transaction, &looked, &became).await?;
+        if orders_differ {
+            // No object was changed, and whoever orders certificates should look all the same.
+            store.look_again();
+        }
         Ok(())
     }
 }

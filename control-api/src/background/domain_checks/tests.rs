@@ -2,8 +2,9 @@
 
 use schoolgate_config::model::{Ownership, Pool, Routing, Tenant, TenantId, Zone};
 use schoolgate_config::time::ManualClock;
-use schoolgate_dns::CheckerOptions;
 use schoolgate_dns::life::{DAY_MS, TRANSFER_NOTICE_MS};
+use schoolgate_dns::{CheckerOptions, ProbeOptions};
+use schoolgate_store::acme::{NOT_READY, Setback};
 use schoolgate_store::{DomainTransfer, EventQuery, OpenMode};
 use schoolgate_testkit::{Dns, Trouble};
 use serde_json::{Value, json};
@@ -34,6 +35,10 @@ fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
 impl World {
     /// Two schools, and a domain of the first that nobody has proven.
     async fn new() -> Self {
+        Self::with(PlatformFacts::default()).await
+    }
+
+    async fn with(facts: PlatformFacts) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
         let url = format!("sqlite://{}", dir.path().join("control.db").display());
@@ -44,9 +49,12 @@ impl World {
             dns.records.zone(zone);
         }
         dns.records.add(&format!("{TARGET} A 192.0.2.7"));
-        let options =
-            CheckerOptions { resolvers: dns.resolvers().to_vec(), authoritative_port: dns.authoritative_port() };
-        let checks = DomainChecks::new(store.clone(), Checker::new(options), PlatformFacts::default(), clock.clone());
+        let options = CheckerOptions {
+            resolvers: dns.resolvers().to_vec(),
+            authoritative_port: dns.authoritative_port(),
+            probe: ProbeOptions::default(),
+        };
+        let checks = DomainChecks::new(store.clone(), Checker::new(options), facts, clock.clone());
         let tenants = [TenantId::from_parts(1, 1), TenantId::from_parts(2, 2)];
         let mut transaction = store.begin(Actor::system("test")).await.unwrap();
         let pool = json!({"id": "web", "kind": "shared", "balance": "least_request", "backends": []});
@@ -233,4 +241,43 @@ async fn of_two_processes_one_checks() {
     stop.send(()).unwrap();
     first.await.unwrap();
     assert!(world.store.take_lease(LEASE, "second", Duration::from_secs(30)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn what_would_make_an_order_fail_is_kept_and_looked_at_again_soon() {
+    let facts = PlatformFacts {
+        issuers: vec![CaIdentity::named("first", "letsencrypt.org"), CaIdentity::named("second", "pki.goog")],
+        name_server: NameServer::Answers,
+        ..PlatformFacts::default()
+    };
+    let world = World::with(facts).await;
+    world.set_proof();
+    world.dns.records.add(&format!("{NAME} CNAME {TARGET}"));
+    world.dns.records.add("greenhill.example CAA 0 issue pki.goog");
+    world.checks.check_due(None).await.unwrap();
+    let check = world.store.domain_check(&name()).await.unwrap().unwrap();
+    let [hindrance] = check.order_facts.hindrances.as_slice() else { panic!("{check:?}") };
+    assert_eq!(hindrance.ca.as_ref().map(ToString::to_string).as_deref(), Some("first"));
+    assert!(hindrance.message.starts_with("CAA_FORBIDS: ") && hindrance.who_acts == "school", "{hindrance:?}");
+    assert_eq!((check.order_facts.delegated_to, check.findings), (None, json!([])));
+    let soon = check.next_check_ms.unwrap() - world.clock.unix_ms();
+    assert!(soon <= 15 * 60_000, "in {soon} ms");
+
+    world.dns.records.remove("greenhill.example", "CAA");
+    world.dns.records.add(&format!("_acme-challenge.{NAME} CNAME {TOKEN}.acme.schools.example"));
+    // An order waits for it, and is looked at as soon as it is mended.
+    let mut transaction = world.store.begin(Actor::system("test")).await.unwrap();
+    let why = Setback { reason: NOT_READY, message: "CAA_FORBIDS".into(), who_acts: "school", link: None };
+    transaction.acme_waits(NAME, &why, world.clock.unix_ms() + DAY_MS).await.unwrap();
+    transaction.commit_records().await.unwrap();
+    let mut told = world.store.committed();
+    told.mark_unchanged();
+    world.clock.advance_ms(soon);
+    world.checks.check_due(None).await.unwrap();
+    assert!(told.has_changed().unwrap());
+    let check = world.store.domain_check(&name()).await.unwrap().unwrap();
+    assert_eq!(check.order_facts.hindrances, []);
+    assert_eq!(check.order_facts.delegated_to.as_deref(), Some("k7m2p9q4r6s8t3v5w2x4.acme.schools.example"));
+    let want = world.store.certificate_want(NAME).await.unwrap().unwrap();
+    assert_eq!(want.next_attempt_ms, world.clock.unix_ms());
 }

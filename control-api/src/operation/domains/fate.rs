@@ -4,11 +4,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::json;
 
-use schoolgate_config::model::{Domain, Ownership};
+use schoolgate_config::model::{Domain, Ownership, Routing};
 use schoolgate_config::time::rfc3339;
 use schoolgate_dns::life::Happening;
 use schoolgate_dns::{Assessment, Life, Standing};
-use schoolgate_store::{DomainCheck, DomainTransfer, NewEvent, Transaction};
+use schoolgate_store::{DomainCheck, DomainTransfer, NewEvent, OrderFacts, Transaction};
 
 use super::transfer::{self, Fate};
 use super::{promote_another, remove};
@@ -16,6 +16,10 @@ use crate::operation::{Refusal, json};
 
 /// Time between two looks at a domain that another tenant asks for: 10 min.
 const TRANSFER_EVERY_MS: i64 = 10 * 60 * 1_000;
+
+/// Time between two looks at a domain whose certificate cannot be ordered: 15 min. Who mended a record or a firewall waits
+/// for that, and may ask for a check.
+const HINDERED_EVERY_MS: i64 = 15 * 60 * 1_000;
 
 /// A domain that was looked at.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(crate) struct Looked {
     pub(crate) transfer: Option<DomainTransfer>,
     /// What was seen.
     pub(crate) assessment: Assessment,
+    /// What that says to whoever orders its certificate.
+    pub(crate) order_facts: OrderFacts,
 }
 
 /// What became of a domain.
@@ -68,12 +74,19 @@ pub(crate) async fn apply(transaction: &mut Transaction, looked: &Looked) -> Res
         checked_at_ms: Some(now_ms),
         life: json(&step.life),
         findings: json(&looked.assessment.findings),
+        order_facts: looked.order_facts.clone(),
         ..looked.check.clone()
     };
     let fate = transfer.map(|t| (transfer::fate(&t, verdict.other, step.standing.ownership, now_ms), t));
     if let Some((Fate::Move | Fate::Notice | Fate::Wait | Fate::Lost, _)) = &fate {
         let soon = now_ms + TRANSFER_EVERY_MS;
         check.next_check_ms = Some(check.next_check_ms.map_or(soon, |next| next.min(soon)));
+    }
+    // Of a name that does not point here the schedule knows how soon it may be mended.
+    let stands = Standing { ownership: Ownership::Proven, routing: Routing::Here };
+    if !check.order_facts.hindrances.is_empty() && step.standing == stands {
+        let soon = now_ms + HINDERED_EVERY_MS;
+        check.next_check_ms = check.next_check_ms.map(|next| next.min(soon));
     }
     if let Some((Fate::Move, _)) = &fate {
         check.life = json(&Life::default());

@@ -31,9 +31,9 @@ pub(crate) struct Instructions {
 }
 
 impl Instructions {
-    pub(super) fn of(domain: &Domain, around: &Surroundings<'_>) -> Self {
+    pub(super) fn of(domain: &Domain, issuers: &[CaIdentity], around: &Surroundings<'_>) -> Self {
         let records = records(domain, around);
-        let recommended = around.platform.issuers.iter().map(|ca| caa(&domain.name, ca)).collect();
+        let recommended = issuers.iter().filter_map(|ca| caa(&domain.name, ca)).collect();
         let mut notes = Vec::new();
         if records.is_empty() {
             notes.push(format!("{} is in nobody's DNS: there is nothing to set.", domain.name));
@@ -99,15 +99,9 @@ impl Instructions {
     }
 }
 
-fn caa(name: &DomainName, ca: &CaIdentity) -> DnsRecord {
-    let account = ca.account_uri.as_ref().map(|account| format!("; accounturi={account}")).unwrap_or_default();
-    DnsRecord {
-        kind: "CAA",
-        name: name.to_string(),
-        value: format!("0 issue \"{}{account}\"", ca.name),
-        purpose: "certificate",
-        optional: true,
-    }
+fn caa(name: &DomainName, ca: &CaIdentity) -> Option<DnsRecord> {
+    let value = ca.record()?;
+    Some(DnsRecord { kind: "CAA", name: name.to_string(), value, purpose: "certificate", optional: true })
 }
 
 fn bind_line(record: &DnsRecord) -> String {
@@ -143,15 +137,15 @@ mod tests {
             optional,
         };
         let name: DomainName = "erp.greenhill.example".parse().expect("a name");
-        let ca =
-            CaIdentity { account_uri: Some("https://ca.example/1".into()), ..CaIdentity::named("letsencrypt.org") };
+        let account = Some("https://ca.example/1".into());
+        let ca = CaIdentity { account_uri: account, ..CaIdentity::named("first", "letsencrypt.org") };
         Instructions {
             records: vec![
                 record("TXT", "_schoolgate.erp.greenhill.example", "v1; tenant=t; token=k", "ownership", false),
                 record("CNAME", "erp.greenhill.example", "k.cname.schools.example", "routing", false),
                 record("ALIAS", "greenhill.example", "k.cname.schools.example", "routing", false),
             ],
-            recommended: vec![caa(&name, &ca)],
+            recommended: caa(&name, &ca).into_iter().collect(),
             notes: vec!["Leave it.".into()],
             name,
         }
@@ -169,7 +163,8 @@ mod tests {
             ]
         );
         assert!(bind.contains("\n; greenhill.example. 3600 IN ALIAS k.cname.schools.example.\n"), "{bind}");
-        let caa = "; erp.greenhill.example. 3600 IN CAA 0 issue \"letsencrypt.org; accounturi=https://ca.example/1\"";
+        let caa = "; erp.greenhill.example. 3600 IN CAA 0 issue \"letsencrypt.org; accounturi=https://ca.example/1; \
+                   validationmethods=http-01\"\n";
         assert!(bind.contains(caa), "{bind}");
         assert_eq!(quoted(&"x".repeat(300)).len(), 300 + 5);
     }

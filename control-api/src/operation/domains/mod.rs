@@ -21,7 +21,7 @@ use super::tenants::TenantKey;
 use super::{Done, Refusal, What, Work};
 
 pub(crate) use reading::{Reading, counts};
-pub(crate) use records::{assumed_owned, expected};
+pub(crate) use records::{assumed_owned, expected, issuers_of, order_facts};
 pub(crate) use view::DomainView;
 
 use records::new_token;

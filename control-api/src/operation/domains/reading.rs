@@ -7,6 +7,7 @@ use schoolgate_config::table::RoutingTable;
 use schoolgate_store::{ListQuery, Page, Store, Stored};
 
 use super::instructions::Instructions;
+use super::records::issuers_of;
 use super::view::{DomainView, Surroundings, view};
 use crate::operation::permission::{Operator, Reach, Subject};
 use crate::operation::{Platform, Refusal};
@@ -63,7 +64,8 @@ impl Reading<'_> {
         let head = self.store.head();
         let (table, platform) = (&head.table, self.platform);
         let around = Surroundings { table, platform, want: None, check: None, transfer: None, now_ms: self.now_ms };
-        Ok(Instructions::of(&found.value, &around))
+        let issuers = issuers_of(self.store, platform).await?;
+        Ok(Instructions::of(&found.value, &issuers, &around))
     }
 
     async fn readable(&self, operator: &Operator, name: &DomainName) -> Result<Stored<Domain>, Refusal> {

@@ -1,6 +1,7 @@
 //! What a school sets in its DNS.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
@@ -8,10 +9,11 @@ use utoipa::ToSchema;
 
 use schoolgate_config::model::{Domain, DomainName};
 use schoolgate_config::table::RoutingTable;
-use schoolgate_dns::{Expected, OtherClaim};
+use schoolgate_dns::{Assessment, CaIdentity, Expected, Hinders, OtherClaim, Proof};
+use schoolgate_store::{Hindered, Hindrance, OrderFacts, Store, StoreError};
 
 use super::view::Surroundings;
-use crate::operation::Platform;
+use crate::operation::{NameServer, Platform, json};
 
 /// A DNS record that a school sets.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -77,12 +79,29 @@ pub(super) fn records(domain: &Domain, around: &Surroundings<'_>) -> Vec<DnsReco
     records
 }
 
+/// The CAs that may be asked, with our accounts there as far as they have been made.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn issuers_of(store: &Store, platform: &Platform) -> Result<Vec<CaIdentity>, StoreError> {
+    let mut issuers = platform.issuers.clone();
+    if issuers.is_empty() {
+        return Ok(issuers);
+    }
+    let accounts = store.acme_credentials().await?;
+    for issuer in &mut issuers {
+        let account = accounts.iter().find(|account| account.ca.as_str() == issuer.ca);
+        issuer.account_uri = account.map(|account| account.url.clone());
+    }
+    Ok(issuers)
+}
+
 /// What the DNS should say of a domain, for a check.
 pub(crate) fn expected(
     domain: &Domain,
     other: Option<OtherClaim>,
-    table: &RoutingTable,
-    platform: &Platform,
+    issuers: Vec<CaIdentity>,
+    (table, platform): (&RoutingTable, &Platform),
 ) -> Expected {
     Expected {
         name: domain.name.clone(),
@@ -90,8 +109,32 @@ pub(crate) fn expected(
         token: domain.token.clone(),
         platform_zone: records_zone(table).cloned(),
         addresses: platform.addresses.clone(),
-        issuers: platform.issuers.clone(),
+        issuers,
+        thumbprints: table.acme_accounts().map(|account| account.thumbprint.to_string()).collect(),
+        proxies: Arc::clone(&platform.proxies),
         other,
+    }
+}
+
+/// What a check says to whoever orders the domain's certificate.
+pub(crate) fn order_facts(assessment: &Assessment, expected: &Expected, platform: &Platform) -> OrderFacts {
+    let answered = platform.name_server == NameServer::Answers && assessment.delegated == Proof::Present;
+    let hindrance = |found: &schoolgate_dns::Hindrance| {
+        Some(Hindrance {
+            // A name from the settings, where it was checked.
+            ca: found.ca.as_ref().and_then(|ca| ca.parse().ok()),
+            hinders: match found.hinders {
+                Hinders::Nothing => return None,
+                Hinders::Looking => Hindered::Looking,
+                Hinders::Everything => Hindered::Everything,
+            },
+            message: format!("{}: {}", json(&found.code).as_str().unwrap_or_default(), found.fix),
+            who_acts: json(&found.who_acts).as_str().unwrap_or_default().to_owned(),
+        })
+    };
+    OrderFacts {
+        delegated_to: expected.challenge_target().filter(|_| answered),
+        hindrances: assessment.hindrances.iter().filter_map(hindrance).collect(),
     }
 }
 

@@ -19,6 +19,7 @@ fn read_check(row: &SqliteRow) -> Result<DomainCheck, sqlx::Error> {
         checked_at_ms: row.try_get("checked_at_ms")?,
         life: json("life")?,
         findings: json("findings")?,
+        order_facts: serde_json::from_value(json("order_facts")?).unwrap_or_default(),
         turn: row.try_get::<i64, _>("turn")?.cast_unsigned(),
     })
 }
@@ -60,13 +61,14 @@ pub(super) async fn save_domain_check(
     check: &DomainCheck,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
-        "UPDATE domain_checks SET next_check_ms = ?, checked_at_ms = ?, life = ?, findings = ?, turn = turn + 1 \
-         WHERE name = ? AND turn = ?",
+        "UPDATE domain_checks SET next_check_ms = ?, checked_at_ms = ?, life = ?, findings = ?, \
+         order_facts = ?, turn = turn + 1 WHERE name = ? AND turn = ?",
     )
     .bind(check.next_check_ms)
     .bind(check.checked_at_ms)
     .bind(check.life.to_string())
     .bind(check.findings.to_string())
+    .bind(serde_json::to_string(&check.order_facts).map_err(|e| sqlx::Error::Encode(Box::new(e)))?)
     .bind(check.name.to_string())
     .bind(signed(check.turn))
     .execute(connection)

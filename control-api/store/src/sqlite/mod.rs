@@ -138,6 +138,10 @@ impl Sqlite {
         self.head.load_full()
     }
 
+    pub(crate) fn look_again(&self) {
+        self.committed.send_modify(|_| {});
+    }
+
     pub(crate) fn committed(&self) -> watch::Receiver<u64> {
         self.committed.subscribe()
     }
