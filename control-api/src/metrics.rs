@@ -9,9 +9,11 @@ use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_store::{Store, WantState};
 
 use crate::acme_metrics::{AcmeFacts, AcmeMetrics};
+use crate::endings::{Stage, endings};
 use crate::publish::{FeedServer, Publisher};
 
 /// The metrics of one control process.
@@ -25,6 +27,7 @@ pub(crate) struct Metrics {
     tenants: IntGauge,
     domains: IntGauge,
     certificates: IntGaugeVec,
+    endings: IntGaugeVec,
     acme: AcmeMetrics,
     nodes: IntGaugeVec,
     lag: IntGaugeVec,
@@ -53,6 +56,10 @@ impl Metrics {
         let domains = IntGauge::new("schoolgate_control_domains", "Domains.");
         let certificates =
             IntGaugeVec::new(named("schoolgate_certificates", "Names that need a certificate."), &["state"]);
+        let endings = IntGaugeVec::new(
+            named("schoolgate_certificates_ending", "Names whose certificate is near its end and not renewed."),
+            &["stage"],
+        );
         let nodes = IntGaugeVec::new(named("schoolgate_control_nodes", "Proxies heard of."), &["state"]);
         let lag = IntGaugeVec::new(named("schoolgate_revision_lag", "Revisions a live proxy is behind."), &["node"]);
         let build = IntGaugeVec::new(named("schoolgate_build_info", "The release; always 1."), &["version", "role"]);
@@ -66,6 +73,7 @@ impl Metrics {
             tenants: register(&registry, tenants),
             domains: register(&registry, domains),
             certificates: register(&registry, certificates),
+            endings: register(&registry, endings),
             acme: AcmeMetrics::new(&registry),
             nodes: register(&registry, nodes),
             lag: register(&registry, lag),
@@ -94,6 +102,7 @@ impl Metrics {
         let status = publisher.status();
         let nodes = feed.nodes();
         let head = store.head();
+        let ending = endings(&head.table, SystemClock.unix_s());
         let _scrape = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.revision.set(signed(status.revision.0));
@@ -103,6 +112,10 @@ impl Metrics {
         for state in [WantState::Queued, WantState::Issued, WantState::Failing] {
             let count = certificates.iter().find(|(s, _)| *s == state).map_or(0, |(_, count)| *count);
             self.certificates.with_label_values(&[state.as_str()]).set(signed(count));
+        }
+        for stage in Stage::ALL {
+            let count = ending.iter().filter(|ending| ending.stage == stage).count() as u64;
+            self.endings.with_label_values(&[stage.as_str()]).set(signed(count));
         }
         self.acme.set(&acme);
         let live = nodes.iter().filter(|node| node.live).count() as u64;

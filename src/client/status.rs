@@ -53,6 +53,10 @@ fn render(status: &Value) -> String {
     for (title, key) in [("tenants", "tenants"), ("domains", "domains"), ("certificates", "certificates")] {
         text.push_str(&format!("\n{title:<13} {}", counts(status.get(key))));
     }
+    for ending in items(status, "certificates_ending") {
+        let title = if text_at(ending, "/stage") == "ended" { "CERT ENDED" } else { "CERT ENDING" };
+        text.push_str(&format!("\n{title:<13} {} at {}", text_at(ending, "/name"), text_at(ending, "/ends_at")));
+    }
     let nodes = items(status, "nodes");
     text.push_str("\n\n");
     if nodes.is_empty() {
@@ -133,6 +137,15 @@ mod tests {
             assert!(text.contains(part), "`{part}` is missing in\n{text}");
         }
         assert_eq!(text.matches("http://127.0.0.1:8701").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn certificates_that_end_have_a_line_each() {
+        let text = render(&json!({"revision": 1, "nodes": [], "certificates_ending": [
+            {"name": "erp.ash.example", "stage": "ended", "ends_at": "2026-01-01T00:00:00.000Z"},
+            {"name": "app.ash.example", "stage": "day", "ends_at": "2026-01-02T00:00:00.000Z"}]}));
+        assert!(text.contains("\nCERT ENDED    erp.ash.example at 2026-01-01T00:00:00.000Z"), "{text}");
+        assert!(text.contains("\nCERT ENDING   app.ash.example at 2026-01-02T00:00:00.000Z"), "{text}");
     }
 
     #[test]

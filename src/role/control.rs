@@ -15,8 +15,8 @@ use schoolgate_config::settings::{Control, Issuer, Settings};
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::Publisher;
 use schoolgate_control_api::{
-    ContextKeys, ControlError, ControlHandle, ControlOptions, ControlServer, DomainChecks, Elsewhere, KeyRefresher,
-    MaintenanceWindows, Migrations, Rotation, SealRotation, SocketNeed, SocketOptions, bootstrap,
+    ContextKeys, ControlError, ControlHandle, ControlOptions, ControlServer, DomainChecks, Elsewhere, EndingWatch,
+    KeyRefresher, MaintenanceWindows, Migrations, Rotation, SealRotation, SocketNeed, SocketOptions, bootstrap,
 };
 use schoolgate_store::{OpenMode, Store};
 use serde_json::json;

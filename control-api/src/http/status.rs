@@ -9,10 +9,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use schoolgate_config::model::{BackendId, BackendState, NodeId, PoolId};
+use schoolgate_config::table::RoutingTable;
+use schoolgate_config::time::{Clock, SystemClock, rfc3339};
 
 use super::nodes::NodeView;
 use super::params::Params;
 use super::{Answer, Api};
+use crate::endings::{Ending, Stage, endings};
 use crate::operation::domains;
 use crate::operation::permission::{Operator, Subject};
 use crate::publish::{NodeStatus, PublisherStatus};
@@ -31,10 +34,40 @@ pub(crate) struct StatusView {
     domains: BTreeMap<&'static str, u64>,
     /// How many names have a certificate in which state.
     certificates: BTreeMap<&'static str, u64>,
+    /// Names whose certificate is near its end and was not renewed, the first to end first; at most 20.
+    certificates_ending: Vec<EndingView>,
     /// The proxies.
     nodes: Vec<NodeView>,
     /// The backends, as configured and as the proxies find them.
     backends: Vec<BackendStatus>,
+}
+
+/// A name whose certificate is near its end.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EndingView {
+    /// The name, or `*.zone`.
+    name: String,
+    /// How near: within a week, some days, a day; or ended.
+    stage: Stage,
+    /// When it ends.
+    #[schema(format = DateTime)]
+    ends_at: String,
+}
+
+impl EndingView {
+    /// Names shown; the metrics count all.
+    const SHOWN: usize = 20;
+
+    fn all(table: &RoutingTable) -> Vec<Self> {
+        let shown = endings(table, SystemClock.unix_s()).into_iter().take(Self::SHOWN);
+        shown
+            .map(|Ending { name, stage, not_after, .. }| Self {
+                name,
+                stage,
+                ends_at: rfc3339(not_after.saturating_mul(1_000)),
+            })
+            .collect()
+    }
 }
 
 /// A backend, as configured and as the proxies find it.
@@ -83,6 +116,7 @@ pub(super) async fn get(State(api): State<Api>, operator: Operator, params: Para
         tenants,
         domains: domains::counts(&head.table),
         certificates: certificates.into_iter().map(|(state, count)| (state.as_str(), count)).collect(),
+        certificates_ending: EndingView::all(&head.table),
         backends: backends(&head.table, &nodes),
         nodes: nodes.into_iter().map(|node| NodeView::of(node, publisher.revision)).collect(),
         publisher,
@@ -90,7 +124,7 @@ pub(super) async fn get(State(api): State<Api>, operator: Operator, params: Para
     Ok(Json(status).into_response())
 }
 
-fn backends(table: &schoolgate_config::table::RoutingTable, nodes: &[NodeStatus]) -> Vec<BackendStatus> {
+fn backends(table: &RoutingTable, nodes: &[NodeStatus]) -> Vec<BackendStatus> {
     let mut seen: BTreeMap<(String, String), Vec<BackendSeen>> = BTreeMap::new();
     for node in nodes.iter().filter(|node| node.live) {
         for report in node.report.iter().flat_map(|report| &report.backends) {
