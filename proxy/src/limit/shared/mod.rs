@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Leased, Limiter, Rate, TenantLimits};
 use crate::feed::backoff::Backoff;
-use bank::{Ask, Bank, BankError};
+use bank::{Ask, Bank, BankError, Grant};
 use slice::{Left, Renewal, Slice, Wish};
 
 pub use self::redis::RedisOptions;
@@ -44,8 +44,9 @@ const SEARCH_PART: u32 = 50;
 /// Time after which Redis is asked whether it is there, when there is nothing else to ask: 1 s.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// The longest wait before Redis is asked again: 2 s, and at first 100 ms.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait before Redis is asked again: 500 ms, and at first 100 ms. For twice that and some more all nodes stay
+/// at their shares when Redis is back.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// Time for what is left to be given back when the node stops: 300 ms.
 const LAST: Duration = Duration::from_millis(300);
@@ -64,6 +65,30 @@ struct Active {
     slice: Slice,
 }
 
+impl Active {
+    /// The bank has answered a wish.
+    fn take(&mut self, wish: Wish, grant: Grant, now_ms: u64) {
+        match grant {
+            Grant::Lease { requests, wait_ms } => {
+                if let Some(Renewal { more, until_ms }) = self.slice.granted(wish, requests, wait_ms, now_ms) {
+                    self.limits.lease().grant(more, until_ms, now_ms);
+                }
+            }
+            Grant::Share { wait_ms } => {
+                self.slice.put_off(wish, wait_ms, now_ms);
+                self.end_used_up(now_ms);
+            }
+        }
+    }
+
+    /// Ends a lease that is used up: it would refuse until it is over, and the share stands in for it.
+    fn end_used_up(&self, now_ms: u64) {
+        if matches!(self.limits.lease().peek(now_ms), Leased::Empty(_)) {
+            self.limits.lease().give_back(now_ms);
+        }
+    }
+}
+
 /// Leases for one node.
 struct Leasing<B> {
     bank: B,
@@ -80,7 +105,10 @@ struct Leasing<B> {
     /// Not before this moment is the bank asked.
     ask_after: Instant,
     backoff: Backoff,
+    /// The bank's last answer did not come.
     failing: bool,
+    /// Since when no answer came, as was noticed.
+    away_since: Option<Instant>,
 }
 
 impl<B: Bank> Leasing<B> {
@@ -105,6 +133,7 @@ impl<B: Bank> Leasing<B> {
             backoff: Backoff::new(LONGEST_WAIT),
             // Until it has answered once, nothing is known of what it has charged.
             failing: true,
+            away_since: None,
         }
     }
 
@@ -123,26 +152,32 @@ impl<B: Bank> Leasing<B> {
         if asks.is_empty() {
             return self.probe(now).await;
         }
-        match self.bank.lease(&asks).await {
+        let away = self.away_since.map(|since| now.saturating_duration_since(since));
+        match self.bank.lease(&asks, away).await {
             Ok(grants) => {
-                self.backoff.reset();
-                self.failing = false;
                 let now = (self.now)();
+                self.answered();
                 self.next_probe = now + PROBE;
-                let granted = grants.iter().map(|grant| u64::from(grant.granted)).sum();
-                self.sharing.leased(grants.len() as u64, granted, self.clock.unix_ms());
+                let granted = grants.iter().map(|grant| match grant {
+                    Grant::Lease { requests, .. } => u64::from(*requests),
+                    Grant::Share { .. } => 0,
+                });
+                self.sharing.leased(grants.len() as u64, granted.sum(), self.clock.unix_ms());
+                let now_ms = self.limiter.now_ms(now);
                 for ((ask, wish), grant) in asks.iter().zip(wishes).zip(grants) {
-                    let now_ms = self.limiter.now_ms(now);
-                    let Some(active) = self.active.get_mut(&ask.tenant) else { continue };
-                    if let Some(Renewal { more, until_ms }) =
-                        active.slice.granted(wish, grant.granted, grant.wait_ms, now_ms)
-                    {
-                        active.limits.lease().grant(more, until_ms, now_ms);
+                    if let Some(active) = self.active.get_mut(&ask.tenant) {
+                        active.take(wish, grant, now_ms);
                     }
                 }
             }
             Err(error) => self.failed(&error, now),
         }
+    }
+
+    fn answered(&mut self) {
+        self.backoff.reset();
+        self.failing = false;
+        self.away_since = None;
     }
 
     /// Asks whether the bank is there, now and then: who looks at a node without traffic wants to know.
@@ -152,8 +187,9 @@ impl<B: Bank> Leasing<B> {
         }
         self.next_probe = now + PROBE;
         match self.bank.probe().await {
+            // There was nothing to ask, so nothing to charge either: who makes requests later brings what it has spent.
             Ok(()) => {
-                self.backoff.reset();
+                self.answered();
                 self.sharing.leased(0, 0, self.clock.unix_ms());
             }
             Err(error) => self.failed(&error, now),
@@ -227,14 +263,11 @@ impl<B: Bank> Leasing<B> {
     fn failed(&mut self, error: &BankError, now: Instant) {
         self.sharing.failed(error);
         self.failing = true;
+        self.away_since.get_or_insert(now);
         self.ask_after = now + self.backoff.next(fastrand::f64());
         let now_ms = self.limiter.now_ms(now);
-        for Active { limits, .. } in self.active.values() {
-            // One that is used up would refuse until it is over, and nobody is there to renew it.
-            if matches!(limits.lease().peek(now_ms), Leased::Empty(_)) {
-                limits.lease().give_back(now_ms);
-            }
-        }
+        // Nobody is there to renew it.
+        self.active.values().for_each(|active| active.end_used_up(now_ms));
     }
 
     /// Gives back what is left.
@@ -250,7 +283,7 @@ impl<B: Bank> Leasing<B> {
         }
         if !asks.is_empty() && !self.failing {
             // What Redis does not hear is missing from the others for as long as it takes to come again at the rate.
-            let _ = timeout(LAST, self.bank.lease(&asks)).await;
+            let _ = timeout(LAST, self.bank.lease(&asks, None)).await;
         }
     }
 }

@@ -9,12 +9,18 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, Script, TlsCertificates};
 
 use super::bank::{Ask, Bank, BankError, Grant};
+use super::{LONGEST_WAIT, LOOK};
 
 /// Time Redis has to accept a connection and let us in: 1 s.
 const CONNECT: Duration = Duration::from_secs(1);
 
 /// Time Redis has to answer: 250 ms. A slice holds for twice that, so one slow answer changes nothing.
 const ANSWER: Duration = Duration::from_millis(250);
+
+/// Time all nodes take to come back, once the first has: a pause, and a connection and an answer that came to nothing
+/// just before.
+pub(super) const COMING: Duration =
+    LONGEST_WAIT.saturating_add(CONNECT).saturating_add(ANSWER).saturating_add(LOOK.saturating_mul(2));
 
 /// Calls under way at the same time: 1,000. More wait for the first ones.
 const AT_ONCE: usize = 1_000;
@@ -36,15 +42,15 @@ pub struct RedisOptions {
 pub(super) struct RedisBank {
     options: RedisOptions,
     script: Script,
-    /// What the server's memory began with.
-    began: String,
+    /// Key of what is known of the server.
+    known: String,
     connection: Option<MultiplexedConnection>,
 }
 
 impl RedisBank {
     pub(super) fn new(options: RedisOptions) -> Self {
-        let began = format!("{}began", options.prefix);
-        Self { options, script: Script::new(include_str!("lease.lua")), began, connection: None }
+        let known = format!("{}bank", options.prefix);
+        Self { options, script: Script::new(include_str!("lease.lua")), known, connection: None }
     }
 
     /// The connection that is open, or a new one. Files are read each time: a password that was changed counts at once.
@@ -60,22 +66,32 @@ impl RedisBank {
         Ok(connection)
     }
 
-    async fn lease_one(&self, connection: &MultiplexedConnection, ask: &Ask) -> Result<Grant, RedisError> {
+    async fn lease_one(
+        &self,
+        connection: &MultiplexedConnection,
+        ask: &Ask,
+        away_us: u64,
+    ) -> Result<Grant, RedisError> {
         let Ask { tenant, rate, spent, back, wanted } = ask;
         let mut call = self.script.key(format!("{}{tenant}:rate", self.options.prefix));
-        call.key(&self.began).arg(rate.interval_us()).arg(rate.most_at_once()).arg(spent).arg(back).arg(wanted);
-        let (granted, wait_us): (u32, u64) = call.invoke_async(&mut connection.clone()).await?;
-        Ok(Grant { granted: granted.min(*wanted), wait_ms: wait_us.div_ceil(1_000) })
+        call.key(&self.known).arg(rate.interval_us()).arg(rate.most_at_once()).arg(spent).arg(back).arg(wanted);
+        call.arg(away_us).arg(COMING.as_micros() as u64);
+        let (granted, wait_us, coming_us): (u32, u64, u64) = call.invoke_async(&mut connection.clone()).await?;
+        Ok(match coming_us.div_ceil(1_000) {
+            0 => Grant::Lease { requests: granted.min(*wanted), wait_ms: wait_us.div_ceil(1_000) },
+            wait_ms => Grant::Share { wait_ms },
+        })
     }
 }
 
 #[async_trait]
 impl Bank for RedisBank {
-    async fn lease(&mut self, asks: &[Ask]) -> Result<Vec<Grant>, BankError> {
+    async fn lease(&mut self, asks: &[Ask], away: Option<Duration>) -> Result<Vec<Grant>, BankError> {
+        let away_us = away.map_or(0, |away| u64::try_from(away.as_micros()).unwrap_or(u64::MAX).max(1));
         let connection = self.connection().await?;
         let mut grants = Vec::with_capacity(asks.len());
         for asks in asks.chunks(AT_ONCE) {
-            match try_join_all(asks.iter().map(|ask| self.lease_one(&connection, ask))).await {
+            match try_join_all(asks.iter().map(|ask| self.lease_one(&connection, ask, away_us))).await {
                 Ok(granted) => grants.extend(granted),
                 Err(error) => {
                     // What state it is in is not known; a new one is.
@@ -122,6 +138,8 @@ fn fault(error: RedisError) -> BankError {
     let text = error.to_string().chars().filter(|c| !c.is_control()).take(200).collect::<String>();
     match error.kind() {
         _ if error.is_timeout() => BankError::Timeout(ANSWER.as_millis()),
+        // The client hides what TLS said in an `Arc<dyn Error>`, so by its words.
+        ErrorKind::Io if text.contains("invalid peer certificate") => BankError::Untrusted(text),
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => BankError::Refused(text),
         ErrorKind::Server(redis::ServerErrorKind::NoPerm) => BankError::Refused(text),
         ErrorKind::Io => BankError::Unreachable(text),

@@ -135,8 +135,8 @@ impl Slice {
 
     /// The bank has answered a wish.
     pub(super) fn granted(&mut self, wish: Wish, granted: u32, wait_ms: u64, now_ms: u64) -> Option<Renewal> {
-        self.owed = self.owed.saturating_sub(wish.spent);
-        self.reserved = self.reserved.saturating_sub(wish.back).saturating_add(granted);
+        self.charged(wish);
+        self.reserved = self.reserved.saturating_add(granted);
         if wish.wanted == 0 {
             return None;
         }
@@ -146,6 +146,17 @@ impl Slice {
         // A lease that is all used says when to come again; it must not be over before, or the share would stand in
         // for what others have used up.
         Some(Renewal { more: granted, until_ms: now_ms.saturating_add(HOLDS_MS.max(wait_ms + HOLDS_MS / 2)) })
+    }
+
+    /// The bank has charged a wish, and grants nobody anything before `wait_ms` are over.
+    pub(super) fn put_off(&mut self, wish: Wish, wait_ms: u64, now_ms: u64) {
+        self.charged(wish);
+        self.ask_after_ms = now_ms.saturating_add(wait_ms);
+    }
+
+    fn charged(&mut self, wish: Wish) {
+        self.owed = self.owed.saturating_sub(wish.spent);
+        self.reserved = self.reserved.saturating_sub(wish.back);
     }
 
     /// The bank does not answer: what was charged there is not known any more. `spent` is what this node has used of its

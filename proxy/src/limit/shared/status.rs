@@ -10,7 +10,7 @@ use crate::limit::Limiter;
 use crate::limit::gcra::WHOLE;
 
 /// Kinds of errors, as [`BankError::kind`] names them.
-const KINDS: [&str; 4] = ["refused", "unreachable", "timeout", "failed"];
+const KINDS: [&str; 5] = ["refused", "untrusted", "unreachable", "timeout", "failed"];
 
 /// How this node's limits are shared.
 #[derive(Debug)]
