@@ -219,7 +219,7 @@ impl Limiter {
                     passes = true;
                     // Should another limit refuse it, it takes nothing from this one.
                     told.minute =
-                        room.map(|room| Member { left: room.left + 1, seconds: room.full_in_ns.div_ceil(SECOND) });
+                        room.map(|room| Member { left: room.left + 1, seconds: room.more_in_ns.div_ceil(SECOND) });
                 }
                 Err(Wait(wait)) => {
                     told.minute = Some(Member { left: 0, seconds: wait.div_ceil(SECOND) });
@@ -302,7 +302,7 @@ impl Limiter {
             match self.take_rate(limits, rule.limit, now_ns) {
                 Ok((taken, room)) => {
                     took.rate = Some(taken);
-                    told.minute = Some(Member { left: room.left, seconds: room.full_in_ns.div_ceil(SECOND) });
+                    told.minute = Some(Member { left: room.left, seconds: room.more_in_ns.div_ceil(SECOND) });
                 }
                 Err(wait) => refused(rule.mode, wait)?,
             }

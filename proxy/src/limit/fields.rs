@@ -1,7 +1,8 @@
-//! What a client is told of its limits: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10,
-//! structured fields of RFC 9651), and `X-Quota-Warning`.
+//! What a client is told of its limits: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10 of
+//! September 2025, structured fields of RFC 9651; -11 of May 2026 has not been compared), and `X-Quota-Warning`.
 //!
-//! `"minute"` is the rate: `q` requests in `w` seconds; `r` pass at once, and after `t` seconds a whole burst would.
+//! `"minute"` is the rate: `q` requests in `w` seconds; `r` pass at once, and after `t` seconds there is one more (up to -09
+//! `t` was when all would be there again).
 //! `"day"` is the quota: `r` are left until the school's day ends in `t` seconds.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -24,7 +25,7 @@ const MOST: u64 = 999_999_999_999_999;
 pub(crate) struct Member {
     /// Requests left.
     pub(crate) left: u64,
-    /// Seconds until it is whole again.
+    /// Seconds until there are more.
     pub(crate) seconds: u64,
 }
 

@@ -68,8 +68,8 @@ impl Rate {
 pub struct Room {
     /// Requests that would pass at once.
     pub left: u64,
-    /// Nanoseconds until a whole burst would.
-    pub full_in_ns: u64,
+    /// Nanoseconds until one more would; 0 when a whole burst would now.
+    pub more_in_ns: u64,
 }
 
 /// Nanoseconds after which the same request passes, if nothing else comes.
@@ -143,7 +143,10 @@ fn pass(due: u64, rate: Rate, now: u64) -> Result<u64, Wait> {
 
 fn room(due: u64, rate: Rate, now: u64) -> Room {
     let full_in_ns = due.saturating_sub(now);
-    Room { left: rate.horizon().saturating_sub(full_in_ns) / rate.interval_ns, full_in_ns }
+    let left = rate.horizon().saturating_sub(full_in_ns) / rate.interval_ns;
+    let one_more = left.saturating_add(1).saturating_mul(rate.interval_ns);
+    let more_in_ns = full_in_ns.min(full_in_ns.saturating_add(one_more).saturating_sub(rate.horizon()));
+    Room { left, more_in_ns }
 }
 
 #[cfg(test)]
@@ -187,6 +190,9 @@ mod tests {
                 match taken {
                     Ok(room) => {
                         prop_assert_eq!(room.left, bucket.credit / rate.interval_ns);
+                        let available = |now| meter.peek(rate, now).map_or(0, |room| room.left + 1);
+                        prop_assert_eq!(available(now + room.more_in_ns), room.left + 1, "one more, and no sooner");
+                        prop_assert_eq!(available(now + room.more_in_ns - 1), room.left);
                         passed.push(now);
                     }
                     Err(Wait(wait)) => {
