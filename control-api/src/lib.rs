@@ -28,7 +28,9 @@ mod operation;
 mod sealing;
 mod socket;
 
-pub use background::{DomainChecks, KeyRefresher, MaintenanceWindows, NameServer, PlatformFacts, StoredTxt};
+pub use background::{
+    DomainChecks, KeyRefresher, MaintenanceWindows, NameServer, OverrideTurns, PlatformFacts, StoredTxt,
+};
 pub use bootstrap::{ADMIN_TOKEN, BootstrapError, INSTANCE_TOKEN, JWKS, NODE_TOKEN, bootstrap};
 pub use context_keys::{ContextKeys, Rotation};
 pub use endings::EndingWatch;

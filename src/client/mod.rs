@@ -104,10 +104,24 @@ async fn write(
         (output::Format::Json, answer) => output::json(&answer),
         (output::Format::People, mut answer) => {
             // Who waited knows by the command having succeeded that every proxy serves it.
-            answer.as_object_mut().map(|fields| fields.remove("applied"));
-            output::object(api.format, &answer)
+            let fields = answer.as_object_mut();
+            let above = fields.and_then(|fields| {
+                fields.remove("applied");
+                fields.remove("above_limits")
+            });
+            output::object(api.format, &answer)?;
+            above.map_or(Ok(()), |above| above_limits(&above))
         }
     }
+}
+
+/// Whom a write would leave above a limit.
+fn above_limits(above: &Value) -> anyhow::Result<()> {
+    const COLUMNS: &[output::Column] =
+        &[("tenant", "/slug"), ("limit", "/limit"), ("would be", "/value"), ("used", "/used"), ("when", "/measured")];
+    let rows = above["tenants"].as_array().map(Vec::as_slice).unwrap_or_default();
+    output::line(&format!("\n{} tenants would be above a limit (nothing is taken from them):", above["total"]))?;
+    output::list(output::Format::People, rows, COLUMNS)
 }
 
 /// Asks on a terminal; elsewhere nobody could answer, so `--yes` has to be given.

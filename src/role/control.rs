@@ -16,7 +16,8 @@ use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::Publisher;
 use schoolgate_control_api::{
     ContextKeys, ControlError, ControlHandle, ControlOptions, ControlServer, DomainChecks, Elsewhere, EndingWatch,
-    KeyRefresher, MaintenanceWindows, Migrations, Rotation, SealRotation, SocketNeed, SocketOptions, bootstrap,
+    KeyRefresher, MaintenanceWindows, Migrations, OverrideTurns, Rotation, SealRotation, SocketNeed, SocketOptions,
+    bootstrap,
 };
 use schoolgate_store::{OpenMode, Store};
 use serde_json::json;
@@ -204,12 +205,19 @@ impl ControlPlane {
         background.keep_running("token-keys", move || keys.clone().run(token.clone().cancelled_owned()));
         let token = stop.clone();
         let holder = certificates::holder(&settings.data.dir)?;
+        let as_holder = holder.clone();
         background.keep_running("domain-checks", move || {
-            let (checks, token, holder) = (domain_checks.clone(), token.clone(), holder.clone());
+            let (checks, token, holder) = (domain_checks.clone(), token.clone(), as_holder.clone());
             async move { checks.run(&holder, token.cancelled_owned()).await }
         });
         let (token, watch) = (stop.clone(), EndingWatch::new(store.clone(), Arc::clone(&clock)));
         background.keep_running("certificate-ends", move || watch.clone().run(token.clone().cancelled_owned()));
+        let token = stop.clone();
+        let turns = OverrideTurns::new(store.clone(), Arc::clone(&clock));
+        background.keep_running("override-turns", move || {
+            let (turns, token, holder) = (turns.clone(), token.clone(), holder.clone());
+            async move { turns.run(&holder, token.cancelled_owned()).await }
+        });
         if let Some(responder) = responder {
             tokio::spawn(responder.run(stop.clone()));
         }

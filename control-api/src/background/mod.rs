@@ -4,6 +4,7 @@ mod domain_checks;
 mod key_schedule;
 mod key_source;
 mod maintenance_windows;
+mod override_turns;
 mod stored_txt;
 mod token_keys;
 
@@ -12,6 +13,7 @@ pub(crate) use domain_checks::CheckRefusal;
 pub use domain_checks::{DomainChecks, PlatformFacts};
 pub(crate) use key_source::KeySourceError;
 pub use maintenance_windows::MaintenanceWindows;
+pub use override_turns::OverrideTurns;
 pub use stored_txt::StoredTxt;
 pub use token_keys::KeyRefresher;
 pub(crate) use token_keys::RefreshRefusal;

@@ -26,8 +26,8 @@ use super::params::Params;
 use super::precondition::expected_versions;
 use super::problem::Problem;
 use super::{Answer, Api, Stop, etag};
+use crate::operation::above_limits::{AboveLimits, Concerned};
 use crate::operation::domains::Reading;
-use crate::operation::limits::{self, AboveLimits};
 use crate::operation::permission::Operator;
 use crate::operation::{Done, Refusal, What, Work, json};
 use crate::publish::LaggingNode;
@@ -390,11 +390,12 @@ impl Writing {
             Err(StoreError::Violations(violations)) => violations.0.iter().map(ToString::to_string).collect(),
             Err(other) => return Err(other.into()),
         };
-        let caps = &self.api.platform.caps;
-        let above = limits::above(transaction.changes(), transaction.table(), caps, transaction.now_ms());
-        let above_limits = (above.total > 0).then_some(above);
+        let concerned = Concerned::by(transaction.changes(), transaction.table());
         let changes = transaction.changes().iter().map(PlannedChange::of).collect();
+        let now_ms = transaction.now_ms();
         transaction.rollback().await;
+        let above = concerned.above(&self.api.store, &self.api.platform.caps, now_ms).await?;
+        let above_limits = (above.total > 0).then_some(above);
         let accepted = violations.is_empty();
         Ok(Json(Plan { dry_run: true, accepted, object: done.object, changes, violations, above_limits })
             .into_response())

@@ -1,7 +1,5 @@
 //! Limits of a tenant: which hold and why, and what stands in the place of its plan's for a while.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -10,7 +8,6 @@ use schoolgate_config::limits::{EffectiveLimit, effective_limit, next_turn};
 use schoolgate_config::model::{
     LimitName, Limits, Override, PlanId, QuotaMode, Slug, Tenant, TenantId, TimeZone, Timestamp,
 };
-use schoolgate_config::snapshot::{Change, Object};
 use schoolgate_config::table::{RoutingTable, TenantEntry};
 use schoolgate_config::time::rfc3339;
 use schoolgate_store::Store;
@@ -20,9 +17,6 @@ use super::edit;
 use super::permission::Operator;
 use super::tenants::{self, TenantKey};
 use super::{Done, Refusal, What, Work};
-
-/// Tenants that a preview names: 1,000. It counts them all.
-const NAMED: usize = 1_000;
 
 /// What holds in the place of a plan's limit.
 #[derive(Debug, ToSchema)]
@@ -70,29 +64,6 @@ pub(crate) struct LimitRow {
     /// Of quotas: whether what is above is refused (`hard`) or only warned about (`soft`).
     #[serde(skip_serializing_if = "Option::is_none")]
     quota: Option<QuotaMode>,
-}
-
-/// A tenant that has more than a limit would allow.
-#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct AboveLimit {
-    tenant: TenantId,
-    slug: Slug,
-    /// Which limit.
-    #[schema(value_type = String)]
-    limit: LimitName,
-    /// What it would be.
-    value: u64,
-    /// How much is used.
-    used: u64,
-}
-
-/// Whom a write would leave above a limit.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct AboveLimits {
-    /// How many tenants would be.
-    pub(crate) total: usize,
-    /// The first 1,000 of them.
-    tenants: Vec<AboveLimit>,
 }
 
 /// The limits of a tenant at `now_ms` (milliseconds since 1970).
@@ -184,44 +155,6 @@ pub(crate) async fn clear(work: &mut Work, key: &TenantKey, limit: &str) -> Resu
     let mut done = edit::done(work, &stored, What::Removed, "clear-override", summary);
     done.object = Value::Null;
     Ok(done)
-}
-
-/// Whom changes that are not committed yet would leave above a limit that the control plane knows the use of.
-pub(crate) fn above(changes: &[Change], table: &RoutingTable, caps: &Limits, now_ms: i64) -> AboveLimits {
-    let mut concerned: Vec<(&Tenant, &schoolgate_config::model::Plan)> = Vec::new();
-    for change in changes {
-        match change {
-            Change::Put(Object::Plan(plan)) => {
-                let on_it = table.tenants().filter(|entry| entry.tenant.plan == plan.id);
-                concerned.extend(on_it.map(|entry| (&*entry.tenant, &**plan)));
-            }
-            Change::Put(Object::Tenant(tenant)) => {
-                let plan = table.plan(&tenant.plan);
-                concerned.extend(plan.map(|plan| (&**tenant, &**plan)));
-            }
-            _ => {}
-        }
-    }
-    if concerned.is_empty() {
-        return AboveLimits::default();
-    }
-    let mut domains: HashMap<TenantId, u64> = HashMap::new();
-    for domain in table.domains() {
-        *domains.entry(domain.tenant).or_default() += 1;
-    }
-    let mut tenants: Vec<AboveLimit> = concerned
-        .into_iter()
-        .filter_map(|(tenant, plan)| {
-            let limit = LimitName::CustomDomains;
-            let used = domains.get(&tenant.id).copied().unwrap_or(0);
-            let value = effective_limit(tenant, plan, caps, limit, now_ms).value.filter(|value| used > *value)?;
-            Some(AboveLimit { tenant: tenant.id, slug: tenant.slug.clone(), limit, value, used })
-        })
-        .collect();
-    tenants.sort_by(|a, b| a.slug.cmp(&b.slug));
-    let total = tenants.len();
-    tenants.truncate(NAMED);
-    AboveLimits { total, tenants }
 }
 
 fn row_of(work: &Work, tenant: &Tenant, name: LimitName, now_ms: i64) -> Value {

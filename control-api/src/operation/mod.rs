@@ -3,6 +3,7 @@
 //! Every write is a function of [`Work`] (a transaction and who asks) and a JSON document, and gives [`Done`] or a
 //! [`Refusal`]. It knows nothing of dry runs, of waiting and of repeated requests: `http/write.rs` does these for all.
 
+pub(crate) mod above_limits;
 pub(crate) mod acme;
 pub(crate) mod backends;
 pub(crate) mod canary;

@@ -1035,6 +1035,28 @@ async fn usage_is_summed_by_minute_hour_and_day_over_all_proxies() {
 }
 
 #[tokio::test]
+async fn the_busiest_minute_is_found_in_hours_that_are_busy_enough() {
+    let world = World::new().await;
+    let (ash, oak, elm) = (TenantId::from_parts(1, 1), TenantId::from_parts(1, 2), TenantId::from_parts(1, 3));
+    let hour = Step::Hour.floor(1_700_000_000);
+    let parts = vec![
+        part(ash, hour, 30),
+        part(ash, hour + 60, 50),
+        part(ash, hour + 3_600, 40),
+        part(oak, hour, 70),
+        part(elm, hour - 7_200, 90),
+    ];
+    world.store.count_usage(&flush("n1", 1, 1, parts)).await.expect("counts");
+    let peaks = async |above: &[(TenantId, u64)]| {
+        let peaks = world.store.usage_peaks(above, hour).await.expect("reads");
+        peaks.iter().map(|peak| (peak.tenant, peak.requests, peak.in_flight)).collect::<Vec<_>>()
+    };
+    assert_eq!(peaks(&[(ash, 49), (oak, 70), (elm, 0)]).await, [(ash, 50, 50), (oak, 0, 70)]);
+    assert_eq!(peaks(&[(ash, 50)]).await, [(ash, 0, 50)], "the hour had more, no minute of it did");
+    assert_eq!(peaks(&[(ash, u64::MAX)]).await, [(ash, 0, 50)]);
+}
+
+#[tokio::test]
 async fn a_flush_that_is_sent_again_is_not_counted_again() {
     let world = World::new().await;
     let tenant = TenantId::from_parts(1, 1);

@@ -56,7 +56,7 @@ pub use records::{
 };
 pub use revocation::{Revocation, RevocationReason, RevocationState};
 pub use transaction::Transaction;
-pub use usage::{TotalsQuery, UsageQuery, UsageTotal};
+pub use usage::{TotalsQuery, UsagePeak, UsageQuery, UsageTotal};
 
 /// Whether [`Store::open`] makes a database where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -455,6 +455,15 @@ impl Store {
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     pub async fn usage_totals(&self, query: &TotalsQuery) -> Result<Vec<UsageTotal>, StoreError> {
         self.sqlite.usage_totals(query).await
+    }
+
+    /// The busiest time of each of these tenants since `since_s` (seconds since 1970), those that used something. A minute
+    /// is told of if it had more requests than the number beside the tenant.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn usage_peaks(&self, above: &[(TenantId, u64)], since_s: i64) -> Result<Vec<UsagePeak>, StoreError> {
+        self.sqlite.usage_peaks(above, since_s).await
     }
 
     /// Keeps what instances of the app report, in the place of what they reported before.

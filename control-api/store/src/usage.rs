@@ -29,6 +29,17 @@ pub struct TotalsQuery {
     pub limit: u32,
 }
 
+/// The busiest time of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsagePeak {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Requests of its busiest minute, if that had more than was asked about; else 0.
+    pub requests: u64,
+    /// The most requests in flight at one time at one proxy.
+    pub in_flight: u64,
+}
+
 /// What a tenant used in some days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsageTotal {

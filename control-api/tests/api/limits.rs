@@ -1,8 +1,16 @@
 //! Limits of a tenant, and overrides of them.
 
+use std::sync::Arc;
+
+use schoolgate_config::calendar::Calendar;
+use schoolgate_config::model::TenantId;
+use schoolgate_config::time::{Clock, SystemClock, rfc3339};
+use schoolgate_config::usage::{CodeClass, QuotaKind, QuotaUse, RequestClass, Step, Usage, UsageFlush, UsagePart};
+use schoolgate_control_api::OverrideTurns;
+use schoolgate_testkit::eventually;
 use serde_json::{Value, json};
 
-use crate::site::{Site, problem};
+use crate::site::{Site, WAIT, problem};
 
 fn row<'a>(limits: &'a Value, name: &str) -> &'a Value {
     let rows = limits["limits"].as_array().expect("rows");
@@ -73,6 +81,110 @@ async fn a_smaller_plan_previews_who_would_be_above_it() {
     let moved = json!({"plan": plan["id"]});
     let moved = site.api.patch("tenants/slug:greenhill?dry_run=true", moved).await.expect(200);
     assert_eq!(moved["above_limits"]["tenants"][0]["value"], 0);
+}
+
+#[tokio::test]
+async fn an_override_ends_by_itself_and_an_event_says_so() {
+    let (site, tenant) = Site::with_tenant("greenhill").await;
+    let turns = OverrideTurns::new(site.store.clone(), Arc::new(SystemClock));
+    let now_ms = SystemClock.unix_ms();
+    let (begins, ends) = (rfc3339(now_ms + 300), rfc3339(now_ms + 1_500));
+    let exam = json!({"value": 3000, "reason": "results day", "starts_at": begins, "expires_at": ends});
+    site.api.put("tenants/slug:greenhill/overrides/requests_per_minute", exam).await.expect(200);
+    let background = tokio::spawn(turns.run("here", std::future::pending()));
+    let told = async || {
+        let events = site.api.get("events?kind=override").await.expect(200);
+        events["items"].as_array().expect("items").clone()
+    };
+    eventually(WAIT, || async { told().await.len() == 2 }).await;
+    let (ended, began) = (told().await[0].clone(), told().await[1].clone());
+    assert_eq!((&ended["kind"], &began["kind"]), (&json!("override.ended"), &json!("override.began")));
+    assert_eq!((&ended["tenant"], &ended["at"]), (&tenant["id"], &json!(ends)));
+    assert_eq!(
+        (&ended["detail"]["limit"], &ended["detail"]["plan_value"]),
+        (&json!("requests_per_minute"), &json!(100))
+    );
+    let limits = site.api.get("tenants/slug:greenhill/limits").await.expect(200);
+    let row = row(&limits, "requests_per_minute");
+    assert_eq!((&row["value"], &row["from"], &row["override_holds"]), (&json!(100), &json!("plan"), &json!(false)));
+    assert_eq!(limits["changes_at"], Value::Null);
+    background.abort();
+}
+
+/// What a proxy says that a school used a minute ago: so many requests, at one time, of its day.
+fn used(tenant: &str, requests: u64) -> UsageFlush {
+    let tenant: TenantId = tenant.parse().expect("a tenant's");
+    let now_ms = SystemClock.unix_ms();
+    let mut usage = Usage { in_flight_peak: 30, ..Usage::default() };
+    usage.requests.add(RequestClass::Api, CodeClass::Success, requests);
+    let calendar = Calendar::at(&Default::default(), now_ms);
+    let quota = |quota, period, used| QuotaUse { tenant, quota, period, used };
+    UsageFlush {
+        node: "n1".parse().expect("a name"),
+        boot: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("a ULID"),
+        number: 1,
+        parts: vec![UsagePart { tenant, at_s: now_ms / 1_000 - 60, step: Step::Minute, usage }],
+        quotas: vec![
+            quota(QuotaKind::RequestsPerDay, calendar.day.number, 700),
+            quota(QuotaKind::BytesPerMonth, calendar.month.number, 5_000),
+        ],
+    }
+}
+
+#[tokio::test]
+async fn a_preview_names_everything_that_a_school_uses_more_of() {
+    let (site, tenant) = Site::with_tenant("greenhill").await;
+    let quiet = site.tenant("quiet").await;
+    let id = tenant["id"].as_str().expect("an id");
+    site.publisher.feed().count_usage(&used(id, 90)).await.expect("counted");
+    let token = std::fs::read_to_string(site.data.join("instance.token")).expect("the instances' token");
+    let counted = json!({"tenant": id, "users": 80, "students": 60, "storage_bytes": 9_000});
+    let report = json!({"instance": "127.0.0.1:8701", "tenants": [counted]});
+    site.api.with_token(token.trim()).post("/internal/v1/usage", report).await.expect(200);
+
+    let preview = async |limits: Value| {
+        let plan = site.api.patch("plans/basic?dry_run=true", json!({ "limits": limits })).await.expect(200);
+        plan["above_limits"].clone()
+    };
+    let named = |above: &Value| -> Vec<(String, u64, u64, String)> {
+        let rows = above["tenants"].as_array().map(Vec::as_slice).unwrap_or_default();
+        assert!(rows.iter().all(|row| row["slug"] == "greenhill"), "{above}");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let number = |value: &Value| value.as_u64().unwrap_or_default();
+        rows.iter()
+            .map(|r| (text(&r["limit"]), number(&r["value"]), number(&r["used"]), text(&r["measured"])))
+            .collect()
+    };
+    let above = preview(json!({
+        "users": 79, "storage_bytes": 8_999, "requests_per_day": {"value": 699, "mode": "hard"},
+        "bytes_per_month": {"value": 4_999, "mode": "hard"}, "requests_per_minute": 89, "in_flight": 29,
+    }))
+    .await;
+    let row = |limit: &str, value, used, measured: &str| (limit.to_owned(), value, used, measured.to_owned());
+    let wanted = [
+        row("users", 79, 80, "reported"),
+        row("storage_bytes", 8_999, 9_000, "reported"),
+        row("requests_per_day", 699, 700, "today"),
+        row("bytes_per_month", 4_999, 5_000, "this_month"),
+        row("requests_per_minute", 89, 90, "busiest_minute"),
+        row("in_flight", 29, 30, "at_one_time"),
+    ];
+    assert_eq!(named(&above), wanted);
+    assert_eq!(above["total"], 1, "{} is not above anything", quiet["slug"]);
+    let just_fits = preview(json!({
+        "users": 80, "storage_bytes": 9_000, "requests_per_day": {"value": 700, "mode": "hard"},
+        "bytes_per_month": {"value": 5_000, "mode": "hard"}, "requests_per_minute": 90, "in_flight": 30,
+    }))
+    .await;
+    assert_eq!(just_fits, Value::Null);
+
+    // An override that ends, and a school that moves to another plan.
+    let low = json!({"value": 10, "reason": "unpaid"});
+    let put = site.api.put("tenants/slug:greenhill/overrides/users?dry_run=true", low).await.expect(200);
+    assert_eq!(named(&put["above_limits"])[0], row("users", 10, 80, "reported"));
+    site.api.post("plans", json!({"id": "tiny", "limits": {"requests_per_minute": 60}})).await.expect(201);
+    let moved = site.api.patch("tenants/slug:greenhill?dry_run=true", json!({"plan": "tiny"})).await.expect(200);
+    assert_eq!(named(&moved["above_limits"]), [row("requests_per_minute", 60, 90, "busiest_minute")]);
 }
 
 #[tokio::test]

@@ -307,6 +307,7 @@ reads! {
     async fn app_reports(&self, tenants: &[schoolgate_config::model::TenantId]) -> Vec<crate::AppReport> = app_reports;
     async fn usage(&self, query: &crate::UsageQuery) -> Vec<schoolgate_config::usage::UsagePart> = usage;
     async fn usage_totals(&self, query: &crate::TotalsQuery) -> Vec<crate::UsageTotal> = usage;
+    async fn usage_peaks(&self, above: &[(schoolgate_config::model::TenantId, u64)], since_s: i64) -> Vec<crate::UsagePeak> = usage;
     async fn quotas_used(&self, quotas: &[schoolgate_config::usage::QuotaUse]) -> Vec<schoolgate_config::usage::QuotaUse> = usage;
     async fn recent_quotas(&self, now_ms: i64, after: Option<&schoolgate_config::usage::QuotaUse>, limit: u32) -> Vec<schoolgate_config::usage::QuotaUse> = usage;
     async fn operation(&self, id: crate::OperationId) -> Option<crate::Operation> = operations;

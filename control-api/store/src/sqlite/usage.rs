@@ -13,7 +13,7 @@ use schoolgate_config::model::TenantId;
 use schoolgate_config::usage::{CodeClass, QuotaKind, QuotaUse, Step, Usage, UsageFlush, UsagePart};
 
 use super::{signed, undecodable};
-use crate::usage::{TotalsQuery, UsageQuery, UsageTotal};
+use crate::usage::{TotalsQuery, UsagePeak, UsageQuery, UsageTotal};
 
 /// How far a proxy's clock may be ahead: 1 h. Usage from further on is counted now.
 const AHEAD_S: i64 = 3_600;
@@ -248,6 +248,34 @@ pub(super) async fn usage_totals(
                 bytes_out: number(5)?,
                 in_flight_peak: number(6)?,
             })
+        })
+        .collect()
+}
+
+/// The busiest hour and minute of tenants. Minutes are looked at only in hours that had more requests than asked about.
+pub(super) async fn usage_peaks(
+    connection: &mut SqliteConnection,
+    above: &[(TenantId, u64)],
+    since_s: i64,
+) -> Result<Vec<UsagePeak>, sqlx::Error> {
+    let keys: Vec<Value> = above.iter().map(|(tenant, above)| json!([tenant, signed(*above)])).collect();
+    let rows = sqlx::query(
+        "SELECT h.tenant, max(coalesce((SELECT max(m.requests) FROM usage_sums AS m WHERE h.requests > k.value ->> 1 \
+         AND m.requests > k.value ->> 1 AND m.step_s = ?3 AND m.tenant = h.tenant AND m.at_s >= h.at_s \
+         AND m.at_s < h.at_s + ?2), 0)), max(h.in_flight_peak) \
+         FROM json_each(?1) AS k CROSS JOIN usage_sums AS h \
+         ON h.step_s = ?2 AND h.tenant = k.value ->> 0 AND h.at_s > ?4 - ?2 GROUP BY h.tenant",
+    )
+    .bind(Value::from(keys).to_string())
+    .bind(Step::Hour.seconds())
+    .bind(Step::Minute.seconds())
+    .bind(since_s)
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let number = |at: usize| row.try_get::<i64, _>(at).map(i64::cast_unsigned);
+            Ok(UsagePeak { tenant: read_tenant(row, 0)?, requests: number(1)?, in_flight: number(2)? })
         })
         .collect()
 }
