@@ -1,6 +1,6 @@
 //! How this node's limits are shared: what metrics, reports and people see.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use schoolgate_config::feed::{SharedLimits, SharingMode};
@@ -25,6 +25,9 @@ pub struct Sharing {
     slices: AtomicU64,
     granted: AtomicU64,
     errors: [AtomicU64; KINDS.len()],
+    /// A bit for each kind of error that was told since it last answered. Behind a broken connection there is often
+    /// another reason, such as a wrong password, and nobody wants the same one twice a second.
+    told: AtomicU8,
     /// Milliseconds since 1970; 0: never.
     last_success_ms: AtomicI64,
     error: Mutex<Option<String>>,
@@ -41,6 +44,7 @@ impl Sharing {
             slices: AtomicU64::new(0),
             granted: AtomicU64::new(0),
             errors: [const { AtomicU64::new(0) }; KINDS.len()],
+            told: AtomicU8::new(0),
             last_success_ms: AtomicI64::new(0),
             error: Mutex::default(),
         }
@@ -74,18 +78,22 @@ impl Sharing {
         self.last_success_ms.store(now_ms, Relaxed);
         if !self.leasing.swap(true, Relaxed) {
             self.set_error(None);
+            self.told.store(0, Relaxed);
             tracing::info!("limits are shared through Redis");
         }
     }
 
     /// The bank did not answer.
     pub(super) fn failed(&self, error: &BankError) {
+        let mut is_new = false;
         if let Some(at) = KINDS.iter().position(|kind| *kind == error.kind()) {
             self.errors[at].fetch_add(1, Relaxed);
+            is_new = self.told.fetch_or(1 << at, Relaxed) & 1 << at == 0;
         }
+        self.leasing.store(false, Relaxed);
         let text = error.to_string();
-        let new = self.set_error(Some(text.clone()));
-        if self.leasing.swap(false, Relaxed) || new {
+        self.set_error(Some(text.clone()));
+        if is_new {
             let nodes = self.live_nodes();
             tracing::warn!(
                 "limits are not shared through Redis, each of {nodes} proxies lets its part through: {text}"
@@ -93,10 +101,8 @@ impl Sharing {
         }
     }
 
-    /// Says whether there was none before.
-    fn set_error(&self, error: Option<String>) -> bool {
-        let mut said = self.error.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *said, error).is_none()
+    fn set_error(&self, error: Option<String>) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
     /// For a report.
