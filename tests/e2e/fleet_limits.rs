@@ -1,7 +1,12 @@
 //! Limits of a fleet: what was used of a quota survives every restart; Redis is shared through, and missed by nobody.
 
-use schoolgate_testkit::{Api, Origin, Redis, Site, eventually};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use schoolgate_testkit::{Api, Authority, Client, Origin, Redis, Site, eventually};
 use serde_json::json;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::{SOON, gateway, pool};
 
@@ -100,6 +105,149 @@ async fn limits_are_shared_through_redis_and_its_loss_fails_no_request() {
     assert!(status.contains("Redis cannot be reached"), "{status}");
     redis.restart().await;
     eventually(SOON, || async { mode().await == "redis" }).await;
+}
+
+/// Requests of one visitor of each proxy, at an even pace that waits for no answer.
+#[derive(Debug, Default)]
+struct Traffic {
+    passed: AtomicU64,
+    refused: AtomicU64,
+    /// Neither: what must not be.
+    other: AtomicU64,
+}
+
+impl Traffic {
+    /// Goes on until the test is over.
+    fn start(visitors: Vec<(Client, u64)>) -> Arc<Self> {
+        let traffic = Arc::<Self>::default();
+        for (client, per_second) in visitors {
+            let traffic = traffic.clone();
+            tokio::spawn(async move {
+                let mut turn = interval(Duration::from_micros(1_000_000 / per_second));
+                turn.set_missed_tick_behavior(MissedTickBehavior::Burst);
+                loop {
+                    turn.tick().await;
+                    let (client, traffic) = (client.clone(), traffic.clone());
+                    tokio::spawn(async move {
+                        let count = match client.try_get("/").await.map(|answer| answer.status().as_u16()) {
+                            Ok(200) => &traffic.passed,
+                            Ok(429) => &traffic.refused,
+                            _ => &traffic.other,
+                        };
+                        count.fetch_add(1, Relaxed);
+                    });
+                }
+            });
+        }
+        traffic
+    }
+
+    /// How many were let through in some time, and how many a limit lets through in it.
+    async fn over(&self, time: Duration, per_second: f64) -> (f64, f64) {
+        let since = self.mark();
+        sleep(time).await;
+        self.since(since, per_second)
+    }
+
+    fn mark(&self) -> (u64, Instant) {
+        (self.passed.load(Relaxed), Instant::now())
+    }
+
+    fn since(&self, (passed, began): (u64, Instant), per_second: f64) -> (f64, f64) {
+        ((self.passed.load(Relaxed) - passed) as f64, began.elapsed().as_secs_f64() * per_second)
+    }
+}
+
+#[tokio::test]
+async fn four_proxies_let_through_what_one_would_and_redis_is_missed_by_no_request() {
+    let (origin, mut redis) = (Origin::start().await, Redis::start().await);
+    let password = redis.password_file();
+    let site = gateway()
+        .env("SCHOOLGATE__REDIS__URL", &redis.url())
+        .env("SCHOOLGATE__REDIS__PASSWORD_FILE", password.to_str().expect("UTF-8"))
+        .split()
+        .await;
+    let others =
+        [site.another_proxy("node-2").await, site.another_proxy("node-3").await, site.another_proxy("node-4").await];
+    let api = site.api();
+    pool(&api, "web", &[&origin]).await;
+    // 20 a second, and one second of them at once.
+    let (per_second, limits) = (20.0, json!({"requests_per_minute": 1_200, "burst": 20}));
+    api.post("plans", json!({"id": "fleet", "name": "Fleet", "limits": limits})).await.expect(201);
+    let tenant = json!({"slug": "ash", "name": "Ash", "plan": "fleet", "pool": "web"});
+    api.post("tenants?wait=applied&timeout=60", tenant).await.expect(201);
+
+    let all_are = async |mode: &str| {
+        let nodes = api.get("nodes").await.expect(200);
+        let nodes = nodes["items"].as_array().expect("items").clone();
+        nodes.len() == 4 && nodes.iter().all(|node| node["limits"]["mode"] == mode && node["limits"]["live_nodes"] == 4)
+    };
+    eventually(2 * SOON, || async { all_are("redis").await }).await;
+    let mut visitors = vec![(site.client("ash.localhost"), 40)];
+    visitors.extend(others.iter().zip([12, 6, 3]).map(|(proxy, rate)| (site.client_of(proxy, "ash.localhost"), rate)));
+    let traffic = Traffic::start(visitors);
+
+    // The bursts of the beginning are over when as many were let through, and some were refused.
+    eventually(SOON, || async { traffic.refused.load(Relaxed) > 40 && traffic.passed.load(Relaxed) > 60 }).await;
+    let (passed, limit) = traffic.over(Duration::from_secs(12), per_second).await;
+    assert!((passed - limit).abs() <= limit * 0.05, "uneven, through Redis: {passed} of {limit}");
+
+    let away = traffic.mark();
+    redis.kill();
+    eventually(SOON, || async { all_are("share").await }).await;
+    let (passed, limit) = traffic.over(Duration::from_secs(8), per_second).await;
+    // A quarter each, and the third and the fourth ask for less than that or a little more.
+    assert!((passed - limit).abs() <= limit * 0.25, "by shares: {passed} of {limit}");
+
+    redis.restart().await;
+    eventually(SOON, || async { all_are("redis").await }).await;
+    sleep(Duration::from_secs(4)).await;
+    let (passed, limit) = traffic.since(away, per_second);
+    // The bursts of three shares that had rested, at its loss; none at its return.
+    assert!(passed <= limit * 1.05 + 15.0, "over its loss and return: {passed} of {limit}");
+    let (passed, limit) = traffic.over(Duration::from_secs(8), per_second).await;
+    assert!((passed - limit).abs() <= limit * 0.05, "through Redis again: {passed} of {limit}");
+    assert_eq!(traffic.other.load(Relaxed), 0, "every request was let through or told to wait");
+}
+
+#[tokio::test]
+async fn redis_is_spoken_to_by_tls_and_a_wrong_password_or_authority_is_told() {
+    let (right, wrong) = (Authority::new(), Authority::new());
+    let redis = Redis::with_tls(&right).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ca, password) = (dir.path().join("ca.pem"), dir.path().join("password"));
+    std::fs::write(&ca, right.pem()).expect("written");
+    std::fs::copy(redis.password_file(), &password).expect("copied");
+    let site = gateway()
+        .env("SCHOOLGATE__REDIS__URL", &redis.tls_url())
+        .env("SCHOOLGATE__REDIS__ROOT_CA_FILE", ca.to_str().expect("UTF-8"))
+        .env("SCHOOLGATE__REDIS__PASSWORD_FILE", password.to_str().expect("UTF-8"))
+        .up()
+        .await;
+    let api = site.api();
+    let sharing = async || api.get("nodes").await.expect(200)["items"][0]["limits"].clone();
+    eventually(SOON, || async { sharing().await["mode"] == "redis" }).await;
+    // Whoever has a connection keeps it: who is thrown out reads both files again.
+    let thrown_out = || redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let data = site.data().to_str().expect("UTF-8");
+    let status = || String::from_utf8(site.run(&["status", "--data-dir", data]).stdout).expect("UTF-8");
+
+    std::fs::write(&password, "guessed-4711\n").expect("written");
+    thrown_out();
+    eventually(SOON, || async { sharing().await["mode"] == "local" }).await;
+    eventually(SOON, || async { status().contains("Redis refuses this node") }).await;
+    let right_one = std::fs::read_to_string(redis.password_file()).expect("read");
+    assert!([right_one.trim(), "guessed-4711"].iter().all(|secret| !site.log().contains(secret)), "it is in the log");
+
+    std::fs::copy(redis.password_file(), &password).expect("copied");
+    eventually(SOON, || async { sharing().await["mode"] == "redis" }).await;
+    std::fs::write(&ca, wrong.pem()).expect("written");
+    thrown_out();
+    eventually(SOON, || async { status().contains("redis.root_ca_file") }).await;
+    assert!(site.log().contains("redis.root_ca_file"), "{}", site.log());
+
+    std::fs::write(&ca, right.pem()).expect("written");
+    eventually(SOON, || async { sharing().await["mode"] == "redis" }).await;
 }
 
 #[tokio::test]

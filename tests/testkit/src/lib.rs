@@ -40,6 +40,6 @@ pub use pebble::{Pebble, PebbleBuilder};
 pub use port::ReservedPort;
 pub use process::{Process, StartError};
 pub use redis::Redis;
-pub use site::{Site, SiteBuilder};
+pub use site::{AnotherProxy, Site, SiteBuilder};
 pub use tls::{RawResponse, TlsConn, WebSocket, client_config};
 pub use token_signer::TokenSigner;

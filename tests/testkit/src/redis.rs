@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::ReservedPort;
+use crate::{Authority, ReservedPort};
 
 /// Time a server has to answer.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -20,6 +20,8 @@ pub struct Redis {
     port: ReservedPort,
     password: String,
     settings: String,
+    /// Where it speaks TLS.
+    tls: Option<ReservedPort>,
     child: Option<Child>,
     dir: TempDir,
 }
@@ -38,13 +40,39 @@ impl Redis {
     /// # Panics
     /// As [`Self::start`].
     pub async fn with(settings: &str) -> Self {
+        let mut redis = Self::prepare(settings);
+        redis.restart().await;
+        redis
+    }
+
+    /// Starts a server that speaks TLS too, with a certificate of this authority for its address.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn with_tls(authority: &Authority) -> Self {
+        let port = ReservedPort::new();
+        let mut redis = Self::prepare("");
+        let identity = authority.identity(&["127.0.0.1"]);
+        for (name, pem) in
+            [("tls.crt", &*identity.certificate), ("tls.key", &identity.key), ("ca.crt", authority.pem())]
+        {
+            std::fs::write(redis.dir.path().join(name), pem).expect("written");
+        }
+        redis.settings = format!(
+            "tls-port {}\ntls-cert-file tls.crt\ntls-key-file tls.key\ntls-ca-cert-file ca.crt\ntls-auth-clients no",
+            port.addr().port()
+        );
+        redis.tls = Some(port);
+        redis.restart().await;
+        redis
+    }
+
+    fn prepare(settings: &str) -> Self {
         let port = ReservedPort::new();
         let dir = TempDir::with_prefix("redis-").expect("a temporary directory");
         let password = format!("secret-{}", port.addr().port());
         std::fs::write(dir.path().join("password"), format!("{password}\n")).expect("written");
-        let mut redis = Self { port, password, settings: settings.to_owned(), child: None, dir };
-        redis.restart().await;
-        redis
+        Self { port, password, settings: settings.to_owned(), tls: None, child: None, dir }
     }
 
     /// Where it listens.
@@ -55,6 +83,15 @@ impl Redis {
     /// Its address as settings have it, without the password.
     pub fn url(&self) -> String {
         format!("redis://{}/0", self.addr())
+    }
+
+    /// Its address with TLS.
+    ///
+    /// # Panics
+    /// When it speaks none.
+    pub fn tls_url(&self) -> String {
+        let port = self.tls.as_ref().expect("a server started with a certificate");
+        format!("rediss://{port}/0")
     }
 
     /// The file of its password.

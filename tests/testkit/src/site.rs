@@ -22,7 +22,7 @@ pub struct Site {
     addresses: Addresses,
     data: PathBuf,
     control_data: PathBuf,
-    program: PathBuf,
+    builder: SiteBuilder,
     /// A restart is found where it was.
     _ports: Vec<ReservedPort>,
     /// Kept last: removed when everything that writes there has ended.
@@ -116,7 +116,7 @@ impl SiteBuilder {
             addresses,
             data,
             control_data,
-            program: self.program,
+            builder: self,
             _ports: ports,
             _dir: dir,
         })
@@ -150,18 +150,7 @@ impl SiteBuilder {
         let control_addr = control.start().await?.control;
         let link = Link::to(control_addr.expect("the control process listens")).await;
 
-        let mut args = vec!["proxy".to_owned()];
-        self.common_args(&mut args, dir.path(), &data);
-        for flag in ["--http", "--https", "--status"] {
-            args.extend([flag.to_owned(), reserve(&mut ports)]);
-        }
-        let mut proxy = Process::new("proxy", &self.program, args, dir.path(), &data);
-        proxy.env(&[
-            ("SCHOOLGATE__PROXY__CONTROL".to_owned(), format!("http://{}", link.addr())),
-            ("SCHOOLGATE__PROXY__NODE_TOKEN_FILE".to_owned(), text(&control_data.join("node.token"))),
-            ("SCHOOLGATE__KEYS__FILE".to_owned(), text(&control_data.join("keys/kek"))),
-        ]);
-        proxy.env(&self.env);
+        let mut proxy = self.proxy((dir.path(), &data), (link.addr(), &control_data), &mut ports);
         let addresses = Addresses { control: control_addr, ..proxy.start().await? };
         Ok(Site {
             proxy,
@@ -170,10 +159,32 @@ impl SiteBuilder {
             addresses,
             data,
             control_data,
-            program: self.program,
+            builder: self,
             _ports: ports,
             _dir: dir,
         })
+    }
+
+    /// `schoolgate proxy` in a directory, following the control plane at an address.
+    fn proxy(
+        &self,
+        (dir, data): (&Path, &Path),
+        (control, control_data): (SocketAddr, &Path),
+        ports: &mut Vec<ReservedPort>,
+    ) -> Process {
+        let mut args = vec!["proxy".to_owned()];
+        self.common_args(&mut args, dir, data);
+        for flag in ["--http", "--https", "--status"] {
+            args.extend([flag.to_owned(), reserve(ports)]);
+        }
+        let mut proxy = Process::new("proxy", &self.program, args, dir, data);
+        proxy.env(&[
+            ("SCHOOLGATE__PROXY__CONTROL".to_owned(), format!("http://{control}")),
+            ("SCHOOLGATE__PROXY__NODE_TOKEN_FILE".to_owned(), text(&control_data.join("node.token"))),
+            ("SCHOOLGATE__KEYS__FILE".to_owned(), text(&control_data.join("keys/kek"))),
+        ]);
+        proxy.env(&self.env);
+        proxy
     }
 
     fn common_args(&self, args: &mut Vec<String>, dir: &Path, data: &Path) {
@@ -262,6 +273,27 @@ impl Site {
         self.visitor(host).http(http).build()
     }
 
+    /// One more proxy of a split site, in a directory of its own, which follows the same control plane.
+    ///
+    /// # Panics
+    /// When the site is not split, or the proxy does not become ready; shows why.
+    pub async fn another_proxy(&self, node: &str) -> AnotherProxy {
+        let dir = self._dir.path().join(node);
+        std::fs::create_dir(&dir).expect("a directory in the test's own");
+        let mut ports = Vec::new();
+        let control = (self.control_addr(), self.control_data.as_path());
+        let mut process = self.builder.proxy((&dir, &dir.join("data")), control, &mut ports);
+        process.env(&[("SCHOOLGATE__PROXY__NODE".to_owned(), node.to_owned())]);
+        let addresses = process.start().await.unwrap_or_else(|e| panic!("schoolgate proxy {node} {e}"));
+        AnotherProxy { process, addresses, _ports: ports }
+    }
+
+    /// A visitor of `https://{host}` who comes to another proxy.
+    pub fn client_of(&self, proxy: &AnotherProxy, host: &str) -> Client {
+        let https = proxy.addresses.https.expect("the proxy listens for HTTPS");
+        Client::builder(https).base(format!("https://{host}")).ca(self.ca()).build()
+    }
+
     /// A visitor of `http://{host}`.
     pub fn plain_client(&self, host: &str) -> Client {
         Client::builder(self.http()).base(format!("http://{host}")).http(Http::One).build()
@@ -295,7 +327,7 @@ impl Site {
     /// # Panics
     /// When it does not start.
     pub fn run(&self, args: &[&str]) -> Output {
-        Command::new(&self.program).args(args).output().expect("the binary starts")
+        Command::new(&self.builder.program).args(args).output().expect("the binary starts")
     }
 
     /// Everything that all processes wrote.
@@ -376,6 +408,23 @@ impl Site {
 
     fn processes(&self) -> impl Iterator<Item = &Process> {
         self.control.iter().chain(std::iter::once(&self.proxy))
+    }
+}
+
+/// A proxy beside that of a split site. Killed when dropped.
+#[derive(Debug)]
+pub struct AnotherProxy {
+    process: Process,
+    addresses: Addresses,
+    _ports: Vec<ReservedPort>,
+}
+
+impl Drop for AnotherProxy {
+    fn drop(&mut self) {
+        self.process.kill();
+        if std::thread::panicking() {
+            self.process.dump();
+        }
     }
 }
 
