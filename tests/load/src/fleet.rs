@@ -94,8 +94,8 @@ impl Fleets {
         self.dir.join("kek")
     }
 
-    /// A snapshot of this size, whose one pool has this backend. Made once: 100,000 certificates take a while.
-    pub(crate) fn snapshot(&self, size: Size, backend: SocketAddr) -> anyhow::Result<Snapshot> {
+    /// A snapshot of this size, on this pool. Made once: 100,000 certificates take a while.
+    pub(crate) fn snapshot(&self, size: Size, pool: Pool) -> anyhow::Result<Snapshot> {
         let file = self.dir.join(format!("{}-tenants-{}-domains-{}", size.tenants, size.domains, self.keeper.id()));
         let mut snapshot = match read(&file) {
             Some(snapshot) => snapshot,
@@ -106,7 +106,7 @@ impl Fleets {
                 snapshot
             }
         };
-        snapshot.objects.push(Object::from(pool(backend)?));
+        snapshot.objects.push(Object::from(pool));
         Ok(snapshot)
     }
 }
@@ -115,7 +115,8 @@ fn read(file: &Path) -> Option<Snapshot> {
     decode_snapshot(&std::fs::read(file).ok()?).ok()
 }
 
-fn pool(backend: SocketAddr) -> anyhow::Result<Pool> {
+/// The pool of all tenants, with one backend.
+pub(crate) fn pool(backend: SocketAddr) -> anyhow::Result<Pool> {
     let backend = Backend {
         id: BackendId::generate(),
         address: format!("http://{backend}").parse()?,
@@ -255,13 +256,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let fleets = Fleets::open(dir.path().to_owned()).expect("made");
         let (size, backend) = (Size { tenants: 3, domains: 7 }, SocketAddr::from(([127, 0, 0, 1], 9001)));
-        let made = fleets.snapshot(size, backend).expect("made");
+        let pool = || pool(backend).expect("a pool");
+        let made = fleets.snapshot(size, pool()).expect("made");
         let table = RoutingTable::from_snapshot(&made, &NoLive, None).expect("holds together");
         assert_eq!((table.tenant_count(), table.domain_count()), (3, 7));
         let tenant = table.tenant_of_domain(&host(4)).expect("routed");
         assert_eq!(tenant.tenant.slug.as_str(), "school-1");
 
-        let again = fleets.snapshot(size, backend).expect("read");
+        let again = fleets.snapshot(size, pool()).expect("read");
         assert_eq!(again.objects[..again.objects.len() - 1], made.objects[..made.objects.len() - 1]);
     }
 }

@@ -11,11 +11,13 @@ mod feed;
 mod fleet;
 mod machine;
 mod origin;
+mod picture;
 mod process;
 mod report;
 mod run;
 mod scenario;
 mod server;
+mod slow_origin;
 mod tool;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +38,9 @@ enum Command {
     /// The backend behind all proxies.
     #[command(hide = true)]
     Origin(origin::Options),
+    /// A backend with a capacity.
+    #[command(hide = true)]
+    SlowOrigin(slow_origin::Options),
     /// A client, in a process of its own so that it can be given a core.
     #[command(hide = true, subcommand)]
     Client(client::Command),
@@ -47,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         Command::Run(options) => run::run(options),
         Command::Train(options) => run::train(&options),
         Command::Origin(options) => origin::run(&options),
+        Command::SlowOrigin(options) => slow_origin::run(&options),
         Command::Client(command) => client::run(command),
     }
 }

@@ -19,6 +19,9 @@ pub(crate) struct Report {
     pub(crate) binary: String,
     pub(crate) rows: Vec<Row>,
     pub(crate) notes: Vec<String>,
+    /// A picture of some of it, SVG.
+    #[serde(skip)]
+    pub(crate) picture: Option<String>,
 }
 
 /// One figure, for each server that has it.
@@ -137,11 +140,14 @@ impl Report {
         text
     }
 
-    /// Writes `{dir}/{name}.md` and `.json`.
+    /// Writes `{dir}/{name}.md` and `.json`, and `.svg` when there is a picture.
     pub(crate) fn write(&self, dir: &Path, name: &str) -> anyhow::Result<()> {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         std::fs::write(dir.join(format!("{name}.md")), self.markdown())?;
         std::fs::write(dir.join(format!("{name}.json")), serde_json::to_string_pretty(self)? + "\n")?;
+        if let Some(picture) = &self.picture {
+            std::fs::write(dir.join(format!("{name}.svg")), picture)?;
+        }
         Ok(())
     }
 }

@@ -38,6 +38,8 @@ pub(crate) enum Scenario {
     Start,
     /// Time of a change at 1,000, 10,000 and 100,000 domains.
     Change,
+    /// What others notice of a school at twenty times its share.
+    Noisy,
 }
 
 /// Settings of a run.
@@ -162,6 +164,12 @@ impl Bench {
         start_origin(&self.program, self.options.load_cpu, name)
     }
 
+    /// A backend that works on so many requests at once, each for a while.
+    pub(crate) fn slow_origin(&self, at_once: u32, takes_ms: u32) -> anyhow::Result<(Running, SocketAddr)> {
+        let args = ["slow-origin".to_owned(), format!("--at-once={at_once}"), format!("--takes-ms={takes_ms}")];
+        start_backend(&self.program, self.options.load_cpu, &args)
+    }
+
     pub(crate) fn wrk(&self, server: &Server, seconds: u64) -> anyhow::Result<tool::Done> {
         tool::wrk(self.options.load_cpu, &self.wrk_script, server.https, seconds)
     }
@@ -211,8 +219,11 @@ fn name_of(size: Size) -> String {
 }
 
 fn start_origin(program: &Path, cpu: usize, name: &str) -> anyhow::Result<(Running, SocketAddr)> {
-    let args = ["origin", "--name", name].map(str::to_owned);
-    let mut running = Running::start_talking(cpu, program, &args)?;
+    start_backend(program, cpu, &["origin", "--name", name].map(str::to_owned))
+}
+
+fn start_backend(program: &Path, cpu: usize, args: &[String]) -> anyhow::Result<(Running, SocketAddr)> {
+    let mut running = Running::start_talking(cpu, program, args)?;
     let port = running.read_line()?.parse()?;
     Ok((running, SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
 }
@@ -230,6 +241,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
         binary: options.binary.as_ref().map_or_else(|| "not measured".to_owned(), |path| path.display().to_string()),
         rows: Vec::new(),
         notes: Vec::new(),
+        picture: None,
     };
     let (results, name) = (options.results.clone(), options.name.clone());
     let wanted = |scenario| options.only.is_empty() || options.only.contains(&scenario);
@@ -267,6 +279,9 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<()> {
         }
         if wanted(Scenario::Change) {
             scenario::change(&bench, &mut report).context("change")?;
+        }
+        if wanted(Scenario::Noisy) {
+            scenario::noisy(&bench, &mut report).context("noisy")?;
         }
     }
     print!("{}", report.markdown());

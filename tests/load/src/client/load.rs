@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// Names asked for in turn, one per connection, spread evenly over this many.
     #[arg(long, default_value_t = 1)]
     names: usize,
+    /// The first of these.
+    #[arg(long, default_value_t = 0)]
+    first_name: usize,
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
 }
@@ -100,7 +103,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Loaded> {
         } else {
             i % options.names
         };
-        let conn = Conn::open(options, host(k))?;
+        let conn = Conn::open(options, host(options.first_name + k))?;
         epoll::add(&poll, &conn.tcp, epoll::EventData::new_u64(i as u64), epoll::EventFlags::IN)?;
         conns.push(conn);
     }

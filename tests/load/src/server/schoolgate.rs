@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use schoolgate_config::model::Pool;
 use serde::Deserialize;
 
 use super::Server;
 use crate::feed;
-use crate::fleet::{Fleets, Size};
+use crate::fleet::{Fleets, Size, pool};
 use crate::process::Running;
 
 /// The addresses a process really bound.
@@ -29,7 +30,12 @@ pub(crate) struct Schoolgate<'a> {
 impl Schoolgate<'_> {
     /// A data plane with a fleet of this size, which it gets from a feed as it does from a control plane.
     pub(crate) fn start(&self, name: &str, cpu: usize, size: Size, origin: SocketAddr) -> anyhow::Result<Server> {
-        let feed = feed::serve(self.fleets.snapshot(size, origin)?)?;
+        self.start_on(name, cpu, size, pool(origin)?)
+    }
+
+    /// The same, whose tenants are on this pool.
+    pub(crate) fn start_on(&self, name: &str, cpu: usize, size: Size, pool: Pool) -> anyhow::Result<Server> {
+        let feed = feed::serve(self.fleets.snapshot(size, pool)?)?;
         let server = self.start_with_feed(name, cpu, feed)?;
         Server { names: size.domains, ..server }.until_it_serves()
     }
