@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
 use http::HeaderValue;
@@ -19,6 +20,7 @@ use schoolgate_config::table::{Live, TenantEntry};
 use schoolgate_config::time::{Clock, SystemClock};
 use tracing::error;
 
+use crate::balance::drain::Drains;
 use crate::balance::sticky::Sticky;
 use crate::balance::{Circuits, Equipment, LivePool, Point};
 use crate::feed::chain;
@@ -38,6 +40,8 @@ pub struct NodeLive {
     limiter: Arc<Limiter>,
     /// Opens client certificates, and signs cookies.
     keeper: Option<Arc<Keeper>>,
+    /// Backends that go.
+    drains: Arc<Drains>,
 }
 
 impl NodeLive {
@@ -50,6 +54,11 @@ impl NodeLive {
     #[must_use]
     pub fn with_keeper(self, keeper: Arc<Keeper>) -> Self {
         Self { keeper: Some(keeper), ..self }
+    }
+
+    /// Backends that go, for who ends their time.
+    pub(crate) fn drains(&self) -> Arc<Drains> {
+        Arc::clone(&self.drains)
     }
 
     fn equipment(&self, pool: &Pool) -> Equipment {
@@ -97,7 +106,9 @@ impl Live for NodeLive {
         Arc::new(match before {
             Some(before) => {
                 let number = if before.has_identity_of(pool) { before.number } else { self.number() };
-                LivePool::next(pool, before, number, equipment)
+                let next = LivePool::next(pool, before, number, equipment);
+                self.drains.follow(before, &next, Duration::from_secs(pool.drain_s.into()));
+                next
             }
             None => LivePool::new(pool, self.number(), equipment),
         })

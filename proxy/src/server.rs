@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::balance::drain::Drains;
 use crate::balance::health;
 use crate::direct::Driver;
 use crate::feed::adopt::{self, Adoption, AdoptionParts};
@@ -252,9 +253,11 @@ impl ProxyServer {
         let keyring = Arc::new(Keyring::new(Arc::clone(&options.clock)));
         let signing = Signing::default();
         let limiter = Arc::new(Limiter::new(options.caps.clone()));
+        let live = NodeLive::new(options.security.clone(), Arc::clone(&limiter));
+        let live = live.with_keeper(Arc::clone(&options.keeper));
+        let drains = live.drains();
         let parts = AdoptionParts {
-            live: NodeLive::new(options.security.clone(), Arc::clone(&limiter))
-                .with_keeper(Arc::clone(&options.keeper)),
+            live,
             table: Arc::clone(&table),
             keyring: Arc::clone(&keyring),
             signing: Arc::clone(&signing),
@@ -337,6 +340,7 @@ impl ProxyServer {
         };
         handle.spawn_usage(usage, Arc::clone(&options.feed));
         handle.spawn_tasks(adoption, options.feed, table, status, metrics);
+        handle.spawn_drains(drains);
         Ok(handle)
     }
 }
@@ -434,6 +438,19 @@ impl ProxyHandle {
         let (status, stop) = (Arc::new(status), self.stop.clone());
         self.supervise("the status listener", move || {
             status::run(Arc::clone(&status), Arc::clone(&parts), stop.clone())
+        });
+    }
+
+    fn spawn_drains(&self, drains: Arc<Drains>) {
+        let stop = self.stop.clone();
+        self.supervise("draining backends", move || {
+            let (drains, stop) = (Arc::clone(&drains), stop.clone());
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = drains.run() => {}
+                }
+            }
         });
     }
 

@@ -64,12 +64,23 @@ pub struct Pool {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     pub client_certificate: Option<ClientCertificate>,
+    /// Seconds in which what a backend has in flight may finish when it is drained, disabled or removed; what is there
+    /// longer, a WebSocket too, is cut.
+    #[serde(default = "Pool::default_drain_s")]
+    pub drain_s: u32,
     /// What visitors of its tenants are told while it is in maintenance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Box<Maintenance>>,
 }
 
 impl Pool {
+    /// Seconds that a backend which goes has to finish, when nobody says anything else: 30.
+    pub const DRAIN_S: u32 = 30;
+
+    const fn default_drain_s() -> u32 {
+        Self::DRAIN_S
+    }
+
     /// A shared pool without backends and checks; everything else as it is when nothing is said.
     pub fn new(id: PoolId) -> Self {
         Self {
@@ -88,6 +99,7 @@ impl Pool {
             queue: QueueRules::default(),
             upstream_tls: UpstreamTls::default(),
             client_certificate: None,
+            drain_s: Self::DRAIN_S,
             maintenance: None,
         }
     }

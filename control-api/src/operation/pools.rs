@@ -57,6 +57,10 @@ pub(crate) struct PoolInput {
     /// How requests wait when there are as many.
     #[serde(default)]
     queue: QueueRules,
+    /// Seconds in which what a backend has in flight may finish when it is drained, disabled or removed; what is there
+    /// longer, a WebSocket too, is cut.
+    #[serde(default = "Pool::default_drain_s")]
+    drain_s: u32,
     /// How `https://` backends are spoken to. A client certificate is set at `pools/{id}/client-certificate`.
     #[serde(default)]
     upstream_tls: UpstreamTls,
@@ -75,6 +79,7 @@ readable!(PoolInput {
     retry = Retry::default(),
     max_in_flight,
     queue = QueueRules::default(),
+    drain_s = Pool::DRAIN_S,
     upstream_tls = UpstreamTls::default(),
 });
 
@@ -177,6 +182,7 @@ impl Resource for Pool {
             queue: input.queue,
             upstream_tls: input.upstream_tls,
             client_certificate: before.and_then(|pool| pool.client_certificate.clone()),
+            drain_s: input.drain_s,
             maintenance: before.and_then(|pool| pool.maintenance.clone()),
         }
     }

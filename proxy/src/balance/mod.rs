@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub(crate) mod circuit;
+pub(crate) mod drain;
 pub mod health;
 mod outlier;
 mod pick;

@@ -10,6 +10,7 @@ use schoolgate_config::model::{
     Backend, BackendAddress, BackendId, BackendState, Balance, ClientCertificate, Pool, PoolId, PoolKind, UpstreamTls,
 };
 
+use super::drain::Leaving;
 use super::queue::FairQueue;
 use super::rendezvous::Point;
 use super::retry::Budget;
@@ -225,6 +226,8 @@ pub struct LiveBackend {
     /// When it began, or begins, to take requests (again), milliseconds since 1970; [`LONG_AGO`], [`NOT_YET`].
     started_ms: AtomicI64,
     arrival: Arrival,
+    /// Whether it goes.
+    pub(super) leaving: Leaving,
     /// The condition that was told last; [`UNTOLD`].
     told: AtomicU8,
     /// Tenants that it failed lately, and when. Written when a tenant begins to avoid it.
@@ -259,6 +262,7 @@ impl LiveBackend {
             ejections: AtomicU32::new(0),
             started_ms: AtomicI64::new(if arrival == Arrival::Joins { NOT_YET } else { LONG_AGO }),
             arrival,
+            leaving: Leaving::default(),
             told: AtomicU8::new(UNTOLD),
             witnesses: Mutex::default(),
             reason: Mutex::new(None),

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,6 +17,8 @@ use tokio_util::io::poll_read_buf;
 use super::Failed;
 pub(super) use super::framing::Head;
 use super::framing::{self, Body, Malformed};
+use crate::balance::LiveBackend;
+use crate::balance::drain::LONG;
 use crate::balance::retry::Failure;
 use crate::fault::Fault;
 use crate::gateway::Next;
@@ -42,6 +44,9 @@ pub(super) enum Broke {
     /// The backend said nothing, or took nothing, for too long.
     #[error("silent for too long")]
     TimedOut,
+    /// The backend goes, and the time that it had for this is over.
+    #[error("the backend was drained")]
+    Drained,
     /// It said something that is not HTTP.
     #[error(transparent)]
     Malformed(#[from] Malformed),
@@ -56,6 +61,8 @@ impl Broke {
             Self::Io(_) if reused => (Failure::Stale, Fault::Upstream),
             Self::Io(_) => (Failure::Broken, Fault::Upstream),
             Self::TimedOut => (Failure::TimedOut, Fault::UpstreamTimeout),
+            // Not its fault: who can be asked again is asked elsewhere.
+            Self::Drained => (Failure::Stale, Fault::Upstream),
             // Another process at that address, perhaps; another backend is more likely to speak HTTP.
             Self::Malformed(_) => (Failure::Broken, Fault::Upstream),
         }
@@ -82,29 +89,55 @@ pub(super) struct Connection {
 struct Patience {
     timer: Option<Pin<Box<Sleep>>>,
     until: Instant,
+    /// When the wait begins to be a long one; `None`: it is.
+    long: Option<Instant>,
+}
+
+/// What a deadline says.
+enum Rings {
+    /// The wait is a long one from now on.
+    Long,
+    /// The time is over.
+    Late,
 }
 
 impl Patience {
     fn set(&mut self, time: Duration) {
-        self.until = Instant::now() + time;
+        let now = Instant::now();
+        self.until = now + time;
+        self.long = Some(now + LONG);
+        let next = self.next();
         if let Some(timer) = &mut self.timer
-            && timer.deadline() > self.until
+            && timer.deadline() > next
         {
-            timer.as_mut().reset(self.until);
+            timer.as_mut().reset(next);
         }
     }
 
-    /// Ready when the time is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let until = self.until;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= until {
-                return Poll::Ready(());
+    fn next(&self) -> Instant {
+        self.long.map_or(self.until, |long| long.min(self.until))
+    }
+
+    /// Ready when the wait begins to be long, once, and when the time is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Rings> {
+        loop {
+            let next = self.next();
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
+            ready!(timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if now >= self.until {
+                return Poll::Ready(Rings::Late);
             }
-            timer.as_mut().reset(until);
+            let is_long = self.long.is_some_and(|long| now >= long);
+            if is_long {
+                self.long = None;
+            }
+            let next = self.long.map_or(self.until, |long| long.min(self.until));
+            timer.as_mut().reset(next);
+            if is_long {
+                return Poll::Ready(Rings::Long);
+            }
         }
-        Poll::Pending
     }
 }
 
@@ -124,7 +157,7 @@ impl Connection {
             }
         };
         let wire = timeout(time, connecting).await.map_err(|_| Broke::ConnectTimeout)?.map_err(Broke::Connect)?;
-        let patience = Patience { timer: None, until: Instant::now() };
+        let patience = Patience { timer: None, until: Instant::now(), long: None };
         Ok(Self { wire, arrived: BytesMut::new(), patience, keep: false })
     }
 
@@ -145,7 +178,12 @@ impl Connection {
         let mut writing = pin!(wire.write_all(&request));
         poll_fn(|cx| match writing.as_mut().poll(cx) {
             Poll::Ready(written) => Poll::Ready(written.map_err(Broke::Io)),
-            Poll::Pending => patience.poll(cx).map(|()| Err(Broke::TimedOut)),
+            Poll::Pending => loop {
+                match ready!(patience.poll(cx)) {
+                    Rings::Long => {}
+                    Rings::Late => return Poll::Ready(Err(Broke::TimedOut)),
+                }
+            },
         })
         .await
     }
@@ -163,7 +201,7 @@ impl Connection {
                 Ok(None) => {}
                 Err(malformed) => return Ok(Err(malformed.into())),
             }
-            match self.arrive(ROOM, session).await? {
+            match self.arrive(ROOM, session, &next.backend).await? {
                 Ok(0) => return Ok(Err(Broke::Io(io::ErrorKind::UnexpectedEof.into()))),
                 Ok(_) => {}
                 Err(broke) => return Ok(Err(broke)),
@@ -195,7 +233,7 @@ impl Connection {
                 Ok(None) if !body.is_done() => {}
                 piece => return Ok(piece),
             }
-            match self.arrive(body.room(), session).await? {
+            match self.arrive(body.room(), session, &next.backend).await? {
                 Ok(0) if body.close() => return Ok(Ok(None)),
                 Ok(0) => return Ok(Err(Broke::Io(io::ErrorKind::UnexpectedEof.into()))),
                 Ok(_) => {}
@@ -209,9 +247,18 @@ impl Connection {
         (self.keep && *body == Body::Done && self.arrived.is_empty()).then_some(self)
     }
 
-    /// Reads what comes next, until the backend is late or the client is gone.
-    async fn arrive(&mut self, room: usize, session: &mut ServerSession) -> Result<Result<usize, Broke>, Failed> {
+    /// Reads what comes next, until the backend is late, or gone with its time over, or the client is gone.
+    async fn arrive(
+        &mut self,
+        room: usize,
+        session: &mut ServerSession,
+        backend: &LiveBackend,
+    ) -> Result<Result<usize, Broke>, Failed> {
+        if backend.is_over() {
+            return Ok(Err(Broke::Drained));
+        }
         let Self { wire, arrived, patience, .. } = self;
+        let mut over = None;
         arrived.reserve(room);
         // Mostly there already when it is asked for; only who waits has to listen to the client too.
         let mut gone = pin!(session.read_body_or_idle(true));
@@ -222,7 +269,18 @@ impl Connection {
             if gone.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Failed::Client));
             }
-            patience.poll(cx).map(|()| Ok(Err(Broke::TimedOut)))
+            loop {
+                if patience.long.is_none() {
+                    let over = over.get_or_insert_with(|| Box::pin(backend.over()));
+                    if over.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Ok(Err(Broke::Drained)));
+                    }
+                }
+                match ready!(patience.poll(cx)) {
+                    Rings::Long => {}
+                    Rings::Late => return Poll::Ready(Ok(Err(Broke::TimedOut))),
+                }
+            }
         })
         .await
     }

@@ -21,6 +21,7 @@ mod idle;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::TRANSFER_ENCODING;
@@ -35,12 +36,16 @@ use tracing::{debug, error};
 
 use self::connection::{Broke, Connection, Head};
 use self::idle::{Idle, Key};
+use crate::balance::drain::Watched;
 use crate::balance::retry::Failure;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::forward::request::drop_hop_by_hop;
 use crate::gateway::{Gateway, Next, rewritten_target};
 use crate::transport::{Held, SEND_BUFFER, Serve, Upload, conn_info};
+
+/// Time that an exchange which is cut has to end by itself: 1 s. Nothing of it waits for anybody.
+const CUT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Serves the requests of one worker: directly where that is enough.
 pub struct Driver {
@@ -108,7 +113,7 @@ impl Driver {
                 let head = BytesMut::from(&*h1.get_headers_raw_bytes());
                 session.set_pipelined_prefix(head);
             }
-            return Box::pin(self.proxy.process_new_http(session, stop)).await;
+            return Box::pin(self.by_proxy(session, stop)).await;
         }
         let _ = self.gateway.guard(|| self.gateway.finished(&session, &exchange));
         drop(exchange);
@@ -120,6 +125,23 @@ impl Driver {
         let settings = HttpPersistentSettings::for_session(&session);
         let kept = session.finish().await.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(kept, settings))
+    }
+
+    /// Lets Pingora drive the exchange, until the time of its backend is over.
+    async fn by_proxy(&self, session: ServerSession, stop: &ShutdownWatch) -> Option<ReusedHttpStream> {
+        let conn = conn_info(&session).filter(|conn| !conn.is_h2()).cloned();
+        let watched = Arc::new(Watched::default());
+        let mut serving = pin!(watched.clone().scope(self.proxy.process_new_http(session, stop)));
+        tokio::select! {
+            biased;
+            served = &mut serving => return served,
+            () = watched.over() => {}
+        }
+        // Of HTTP/2 it is one stream of many: to drop it resets it, and the others go on.
+        let conn = conn?;
+        conn.cut();
+        // It finds its client gone, and ends as it does then: counted and logged.
+        tokio::time::timeout(CUT_WITHIN, serving).await.ok().flatten()
     }
 
     async fn forward(&self, session: &mut ServerSession, exchange: &mut Exchange) -> End {
@@ -304,7 +326,7 @@ impl Serve for Driver {
         match upload {
             Upload::None => self.exchange(session, stop).await,
             // In a box: what it needs would be memory of every exchange, and copied with it.
-            Upload::Possible => Box::pin(self.proxy.process_new_http(session, stop)).await,
+            Upload::Possible => Box::pin(self.by_proxy(session, stop)).await,
         }
     }
 

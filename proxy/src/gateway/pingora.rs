@@ -15,6 +15,7 @@ use tracing::{debug, error};
 
 use super::Gateway;
 use super::target::forget_case;
+use crate::balance::drain;
 use crate::balance::retry::Failure;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
@@ -72,6 +73,7 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         let attempt = self.guard(|| self.attempt(session, exchange)).and_then(|next| next);
         let peer = attempt.and_then(|next| {
+            drain::watch(&next.backend);
             let tls = exchange.target.as_ref().and_then(|target| target.pool.live.tls.as_ref()?.as_ref().ok());
             peer::peer(&next.backend.address, &next.timeouts, next.wants, tls).map_err(|_| Fault::Upstream)
         });

@@ -64,6 +64,8 @@ pub struct ConnInfo {
     pub(super) unread: AtomicUsize,
     /// Whether the gateway has seen the request that is being served (HTTP/1.1 only).
     pub(super) seen: AtomicBool,
+    /// Nothing more is read of it (HTTP/1.1 only).
+    pub(super) cut: AtomicBool,
 }
 
 impl ConnInfo {
@@ -96,6 +98,15 @@ impl ConnInfo {
     /// request; what Pingora writes before that, on HTTP/1.1, is its own refusal of a head, and is replaced.
     pub fn see_request(&self) {
         self.seen.store(true, Ordering::Relaxed);
+    }
+
+    /// Reads nothing more of it: what is served on it now finds its client gone (HTTP/1.1 only).
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// What its requests are counted against.

@@ -86,6 +86,7 @@ async fn establish(
             opened,
             requests: AtomicU32::new(0),
             seen: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             greeted: AtomicBool::new(false),
             flood: AtomicU8::new(0),
             unanswered: AtomicU32::new(0),

@@ -456,6 +456,9 @@ impl Wire {
 impl AsyncRead for EdgeIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.info.is_cut() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if this.flush_due || this.blocked {
             this.flush_due = false;
             match this.poll_send_or_stall(cx) {
