@@ -209,9 +209,12 @@ fn check_action(action: &RouteAction, errors: &mut Errors) {
             errors.add_at("/action/redirect/status", "out_of_range", "expected 301, 302, 303, 307 or 308");
         }
     }
-    let headers = action.set_headers.iter().map(|(name, value)| ("set_headers", name, Some(value)));
-    let removed = action.remove_headers.iter().map(|name| ("remove_headers", name, None));
-    for (field, name, value) in headers.chain(removed) {
+    let set = [("set_headers", &action.set_headers), ("set_response_headers", &action.set_response_headers)];
+    let set = set.into_iter().flat_map(|(field, set)| set.iter().map(move |(name, value)| (field, name, Some(value))));
+    let removed =
+        [("remove_headers", &action.remove_headers), ("remove_response_headers", &action.remove_response_headers)];
+    let removed = removed.into_iter().flat_map(|(field, names)| names.iter().map(move |name| (field, name, None)));
+    for (field, name, value) in set.chain(removed) {
         let at = Place::root().member("action").member(field).member(name);
         if !is_token(name) {
             errors.add(&at, "invalid", "expected the name of a header");
@@ -302,6 +305,11 @@ mod tests {
         assert!(refused(r#"{"redirect":{"to":"/x"},"pool":"p"}"#));
         assert!(refused(r#"{"redirect":{"to":"javascript:x"}}"#));
         assert!(refused(r#"{"set_headers":{"x-a":"b\nc"}}"#));
+        assert!(refused(r#"{"set_response_headers":{"content-length":"5"}}"#));
+        assert!(refused(r#"{"remove_response_headers":["x-request-id"]}"#));
+        assert!(!refused(
+            r#"{"set_response_headers":{"cache-control":"no-store"},"remove_response_headers":["x-powered-by"]}"#
+        ));
         assert!(refused(r#"{"answer":{"status":99}}"#) && refused(r#"{"answer":{"status":302}}"#));
         assert!(refused(r#"{"answer":{"content_type":"text/plain\nx: y"}}"#));
         assert!(refused(r#"{"answer":{"status":204,"body":"x"}}"#) && refused(r#"{"answer":{},"pool":"p"}"#));

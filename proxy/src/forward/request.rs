@@ -4,6 +4,7 @@
 //! so is every name with an underscore: an application server that maps fields to variables cannot tell it from the
 //! one with a hyphen.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -122,7 +123,7 @@ pub fn rewrite(headers: &mut HeaderMap, up: &Upward<'_>) {
         join_cookies(headers);
     }
     if let Some(route) = up.route {
-        apply_route(headers, route);
+        apply_route(headers, &route.action.set_headers, &route.action.remove_headers);
     }
     if let Some((tenant, context)) = up.tenant {
         set_identity(headers, tenant, context);
@@ -162,15 +163,15 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// What a route sets and removes. Names and values were checked when the route was made; one that is no field all the
 /// same is left out. `Host` and framing are not a route's to change.
-fn apply_route(headers: &mut HeaderMap, route: &Route) {
-    for name in &route.action.remove_headers {
+pub(super) fn apply_route(headers: &mut HeaderMap, set: &BTreeMap<String, String>, removed: &[String]) {
+    for name in removed {
         if let Ok(name) = HeaderName::try_from(name.as_str())
             && may_change(&name)
         {
             headers.remove(name);
         }
     }
-    for (name, value) in &route.action.set_headers {
+    for (name, value) in set {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str()))
             && may_change(&name)
         {

@@ -4,7 +4,9 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, PROXY_AUTHENTICATE, SERVER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::request::{X_REQUEST_ID, X_TENANT_CONTEXT};
+use schoolgate_config::model::Route;
+
+use super::request::{self, X_REQUEST_ID, X_TENANT_CONTEXT};
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -26,6 +28,12 @@ pub(crate) fn rewrite(headers: &mut HeaderMap, status: StatusCode, request_id: &
     // An application that echoes its request must not hand out a credential.
     headers.remove(&X_TENANT_CONTEXT);
     headers.insert(X_REQUEST_ID.clone(), request_id.clone());
+}
+
+/// What a route sets and removes, after everything else: an operator who writes a route means it.
+pub(crate) fn apply_route(headers: &mut HeaderMap, route: &Route) {
+    let action = &route.action;
+    request::apply_route(headers, &action.set_response_headers, &action.remove_response_headers);
 }
 
 /// Prepares the fields for HTTP/2, whose encoder (RFC 7541) keeps what it sends in a table of the connection.

@@ -485,6 +485,9 @@ impl Gateway {
         if let Some(passed) = &exchange.passed {
             passed.told.set(headers);
         }
+        if let Some(route) = exchange.target.as_ref().and_then(|target| target.route.as_ref()) {
+            response::apply_route(headers, route);
+        }
         if session.req_header().version == Version::HTTP_10 {
             response::without_chunks(headers);
         }

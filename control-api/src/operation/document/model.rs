@@ -80,6 +80,8 @@ readable!(RouteAction {
     rewrite,
     set_headers = Default::default(),
     remove_headers = Vec::new(),
+    set_response_headers = Default::default(),
+    remove_response_headers = Vec::new(),
     redirect,
     requires_feature,
     body_bytes,
