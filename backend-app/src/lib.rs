@@ -9,7 +9,8 @@
 //!    verified context.
 //! 4. `api` answers JSON, `pages` HTML; both call `school`, which knows neither.
 //!
-//! Beside requests, `report` tells the control plane how many people each school has and how much it keeps.
+//! Beside requests, `report` tells the control plane how many people each school has and how much it keeps, and
+//! `register` that this instance is there.
 //!
 //! An instance keeps nothing that another instance would miss: what is in memory is keys, verified tokens and
 //! open databases, all of which can be lost.
@@ -18,9 +19,11 @@ mod api;
 mod body;
 mod clock;
 mod context;
+mod control;
 mod options;
 mod pages;
 mod problem;
+mod register;
 mod report;
 mod router;
 mod school;

@@ -37,6 +37,19 @@ pub struct Options {
     #[arg(long, value_name = "FILE", requires = "report_url")]
     pub report_token_file: Option<PathBuf>,
 
+    /// The control API, `http://HOST:PORT`: the instance registers itself there as a backend of its pool, says that it is
+    /// there, and says goodbye before it stops. It does not when absent.
+    #[arg(long, value_name = "URL", value_parser = control_url, requires = "register_token_file")]
+    pub register: Option<String>,
+
+    /// File of the token for that: `schoolgate token create NAME --role instance --pool POOL --save FILE`.
+    #[arg(long, value_name = "FILE", requires = "register")]
+    pub register_token_file: Option<PathBuf>,
+
+    /// Where the gateway finds this instance, such as http://10.0.0.5:8701 [default: where it listens]
+    #[arg(long, value_name = "ADDRESS", requires = "register", value_parser = advertised)]
+    pub advertise: Option<String>,
+
     /// How many schools' databases this instance keeps open. Each takes up to 4 threads and 12 file descriptors.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub max_open_schools: u32,
@@ -51,11 +64,53 @@ pub(crate) struct ReportTo {
     pub(crate) token_file: PathBuf,
 }
 
+/// Where the instance registers, and with which token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RegisterWith {
+    /// `http://HOST:PORT`.
+    pub(crate) url: String,
+    /// The file of the token.
+    pub(crate) token_file: PathBuf,
+}
+
 impl Options {
+    /// Where the instance registers, if that is wanted.
+    pub(crate) fn register_with(&self) -> Option<RegisterWith> {
+        let (url, token_file) = self.register.clone().zip(self.register_token_file.clone())?;
+        Some(RegisterWith { url, token_file })
+    }
+
     /// Where reports go, if they are wanted.
     pub(crate) fn report_to(&self) -> Option<ReportTo> {
         let (url, token_file) = self.report_url.clone().zip(self.report_token_file.clone())?;
         Some(ReportTo { url, token_file })
+    }
+}
+
+/// The control API without a path.
+fn control_url(text: &str) -> Result<String, String> {
+    let uri = text.parse::<axum::http::Uri>().ok();
+    let usable = uri.is_some_and(|uri| {
+        uri.scheme_str() == Some("http")
+            && uri.host().is_some()
+            && matches!(uri.path(), "" | "/")
+            && uri.query().is_none()
+    });
+    if usable {
+        Ok(text.to_owned())
+    } else {
+        Err("expected http://HOST:PORT of the control API; it is spoken to without TLS, on this host or a private network"
+            .into())
+    }
+}
+
+/// An address of a backend.
+fn advertised(text: &str) -> Result<String, String> {
+    let socket = text.strip_prefix("http://").map(|address| address.trim_end_matches('/').parse::<SocketAddr>());
+    match socket {
+        Some(Ok(address)) if !address.ip().is_unspecified() && address.port() != 0 => Ok(text.to_owned()),
+        _ if text.starts_with("unix:/") => Ok(text.to_owned()),
+        _ => Err("expected http://IP:PORT or unix:/PATH".into()),
     }
 }
 
@@ -163,6 +218,19 @@ mod tests {
         assert!(report_url("http://127.0.0.1:8600/internal/v1/usage").is_ok());
         for text in ["", "127.0.0.1:8600", "http://127.0.0.1:8600", "https://control.example/internal/v1/usage"] {
             assert!(report_url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_instance_registers_at_a_control_api_under_an_address_that_can_be_reached() {
+        assert!(control_url("http://127.0.0.1:8600").is_ok() && control_url("http://127.0.0.1:8600/").is_ok());
+        for text in ["", "127.0.0.1:8600", "https://control.example", "http://127.0.0.1:8600/api/v1", "http://c:1/?a=b"]
+        {
+            assert!(control_url(text).is_err(), "{text}");
+        }
+        assert!(advertised("http://10.0.0.5:8701").is_ok() && advertised("unix:/run/app.sock").is_ok());
+        for text in ["", "10.0.0.5:8701", "http://0.0.0.0:8701", "http://10.0.0.5:0", "http://app:8701", "unix:x"] {
+            assert!(advertised(text).is_err(), "{text}");
         }
     }
 

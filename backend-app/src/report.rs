@@ -4,21 +4,15 @@
 //! control plane does not take is told again later; nothing here waits for it.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use axum::http::{HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use axum::http::Method;
 use serde::Serialize;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use crate::context::TenantId;
+use crate::control::{Control, ControlError};
 use crate::options::ReportTo;
 use crate::store::{Schools, people};
 
@@ -31,14 +25,8 @@ const GATHER: Duration = Duration::from_secs(1);
 /// Wait after a report that was not taken: 5 s.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Time for one report: 5 s.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Schools in one report: 500, half of what the control plane takes.
 const MOST: usize = 500;
-
-/// Bytes read of an answer: 4 KiB, for the log.
-const MOST_OF_ANSWER: usize = 4 << 10;
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -54,32 +42,17 @@ struct School {
     storage_bytes: i64,
 }
 
-/// Why a report was not taken.
-#[derive(Debug, thiserror::Error)]
-enum ReportError {
-    #[error("the token file {path} cannot be read")]
-    Token { path: PathBuf, source: std::io::Error },
-    #[error("the token file {path} holds no token")]
-    NoToken { path: PathBuf },
-    #[error("{url} cannot be reached")]
-    Unreachable { url: String, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("{url} did not answer within {} s", TIMEOUT.as_secs())]
-    Timeout { url: String },
-    #[error("{url} answered {status}: {text}")]
-    Refused { url: String, status: StatusCode, text: String },
-}
-
 /// Reports for one instance.
 pub(crate) struct Reporter {
-    to: ReportTo,
+    url: String,
     instance: String,
-    client: Client<HttpConnector, Body>,
+    control: Control,
 }
 
 impl Reporter {
     /// Reports of the instance with this name.
     pub(crate) fn new(to: ReportTo, instance: String) -> Self {
-        Self { to, instance, client: Client::builder(TokioExecutor::new()).build_http() }
+        Self { url: to.url, instance, control: Control::new(to.token_file) }
     }
 
     /// Reports until it is dropped.
@@ -116,7 +89,7 @@ impl Reporter {
 
     /// Tells of these schools, and forgets those it has told of. One that is no longer open has been told of, or will be
     /// when it is opened again.
-    async fn tell(&self, schools: &Schools, untold: &mut HashSet<TenantId>) -> Result<(), ReportError> {
+    async fn tell(&self, schools: &Schools, untold: &mut HashSet<TenantId>) -> Result<(), ControlError> {
         let open = schools.open_now();
         untold.retain(|tenant| open.iter().any(|(id, _)| id == tenant));
         let mut counted = Vec::new();
@@ -142,37 +115,7 @@ impl Reporter {
         Ok(())
     }
 
-    async fn send(&self, report: &Report<'_>) -> Result<(), ReportError> {
-        let ReportTo { url, token_file } = &self.to;
-        // Read each time: a token that was replaced counts at once.
-        let token = tokio::fs::read_to_string(token_file)
-            .await
-            .map_err(|source| ReportError::Token { path: token_file.clone(), source })?;
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
-            .map_err(|_| ReportError::NoToken { path: token_file.clone() })?;
-        bearer.set_sensitive(true);
-        let unreachable =
-            |source: Box<dyn std::error::Error + Send + Sync>| ReportError::Unreachable { url: url.clone(), source };
-        let body = serde_json::to_vec(report).map_err(|e| unreachable(e.into()))?;
-        let request = Request::post(url)
-            .header(AUTHORIZATION, bearer)
-            .header(CONTENT_TYPE, "application/json")
-            .body(Body::from(body))
-            .map_err(|e| unreachable(e.into()))?;
-        let exchange = async {
-            let answer = self.client.request(request).await.map_err(|e| unreachable(e.into()))?;
-            let status = answer.status();
-            // What cannot be read of a refusal is not worth another error.
-            let body = Limited::new(answer.into_body(), MOST_OF_ANSWER).collect().await;
-            let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
-            Ok((status, text))
-        };
-        let (status, text) =
-            timeout(TIMEOUT, exchange).await.map_err(|_| ReportError::Timeout { url: url.clone() })??;
-        if status.is_success() {
-            return Ok(());
-        }
-        let text = text.chars().filter(|c| !c.is_control()).take(300).collect();
-        Err(ReportError::Refused { url: url.clone(), status, text })
+    async fn send(&self, report: &Report<'_>) -> Result<(), ControlError> {
+        self.control.ask(Method::POST, &self.url, report).await.map(drop)
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::{Listener, ListenerExt};
+use futures_util::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::timeout;
@@ -21,6 +22,7 @@ use tracing::{info, warn};
 use crate::context::Verifier;
 use crate::context::keys::KeyRing;
 use crate::options::{Listen, Options};
+use crate::register::Registrar;
 use crate::report::Reporter;
 use crate::router::{App, router};
 use crate::store::{CONNECTIONS_PER_SCHOOL, Schools};
@@ -66,6 +68,12 @@ pub enum AppError {
         /// What the system said.
         source: io::Error,
     },
+    /// Listening on every address, it does not know the one that the gateway reaches.
+    #[error("listening on {address}, the instance does not know where the gateway finds it: say so with --advertise")]
+    NotAdvertised {
+        /// The address as it was bound.
+        address: String,
+    },
     /// Databases on a network file system would be damaged by a second instance.
     #[error("the data directory {path} is on {kind}; it has to be on a local disk")]
     NetworkFileSystem {
@@ -99,6 +107,7 @@ pub struct Server {
     app: Arc<App>,
     router: Router,
     reporter: Option<Reporter>,
+    registrars: Vec<Registrar>,
 }
 
 enum Bound {
@@ -128,6 +137,7 @@ impl Server {
         let max_open = max_open_schools(options.max_open_schools);
         let (listener, address) = listen(&options.listen).await?;
         let reporter = options.report_to().map(|to| Reporter::new(to, address.to_string()));
+        let registrars = registrars(&options, &address)?;
         let keys = Arc::new(KeyRing::load(options.keys, &options.data_dir).await);
         let verifier = Arc::new(Verifier::new(Arc::clone(&keys), options.issuer, options.audiences));
         let app = Arc::new(App {
@@ -139,7 +149,7 @@ impl Server {
         });
         let router = router(Arc::clone(&app), verifier);
         info!("school-app listens on {address}");
-        Ok(Self { listener, address, app, router, reporter })
+        Ok(Self { listener, address, app, router, reporter, registrars })
     }
 
     /// Where it listens, with the port that was really taken.
@@ -152,10 +162,10 @@ impl Server {
     /// # Errors
     /// [`AppError::Serve`] when the listener fails for good.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AppError> {
-        let Self { listener, address, app, router, reporter } = self;
+        let Self { listener, address, app, router, reporter, registrars } = self;
         let served = {
             tokio::select! {
-                served = accept(listener, router, &app, shutdown) => served,
+                served = accept(listener, router, &app, registered(registrars, shutdown)) => served,
                 () = app.keys.keep_fresh() => Ok(()),
                 () = app.schools.close_idle() => Ok(()),
                 () = report(reporter.as_ref(), &app) => Ok(()),
@@ -168,6 +178,32 @@ impl Server {
         info!("school-app on {address} has stopped");
         served.map_err(|source| AppError::Serve { address: address.to_string(), source })
     }
+}
+
+/// Who registers this instance: one for each of its pools.
+fn registrars(options: &Options, bound: &Listen) -> Result<Vec<Registrar>, AppError> {
+    let Some(with) = options.register_with() else { return Ok(Vec::new()) };
+    let address = match (&options.advertise, bound) {
+        (Some(address), _) => address.clone(),
+        (None, Listen::Unix(_)) => bound.to_string(),
+        (None, Listen::Tcp(address)) if !address.ip().is_unspecified() => format!("http://{address}"),
+        (None, Listen::Tcp(_)) => return Err(AppError::NotAdvertised { address: bound.to_string() }),
+    };
+    let of_pool = |pool: &String| Registrar::new(&with, pool.clone(), address.clone());
+    Ok(options.audiences.iter().map(of_pool).collect())
+}
+
+/// Keeps the instance registered until it is told to stop; then says goodbye, while it still serves.
+async fn registered(registrars: Vec<Registrar>, shutdown: impl Future<Output = ()> + Send) {
+    let mut backends = vec![None; registrars.len()];
+    let each = registrars.iter().zip(&mut backends).map(|(registrar, backend)| registrar.run(backend));
+    tokio::select! {
+        () = shutdown => {}
+        _ = join_all(each), if !registrars.is_empty() => {}
+    }
+    let known =
+        registrars.iter().zip(&backends).filter_map(|(registrar, backend)| Some((registrar, backend.as_ref()?)));
+    join_all(known.map(|(registrar, backend)| registrar.leave(backend))).await;
 }
 
 /// Reports for ever, if it is wanted.

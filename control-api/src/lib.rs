@@ -29,7 +29,8 @@ mod sealing;
 mod socket;
 
 pub use background::{
-    DomainChecks, KeyRefresher, MaintenanceWindows, NameServer, OverrideTurns, PlatformFacts, StoredTxt,
+    DomainChecks, KeyRefresher, MaintenanceWindows, NameServer, OverrideTurns, PlatformFacts, SilentInstances,
+    StoredTxt,
 };
 pub use bootstrap::{ADMIN_TOKEN, BootstrapError, INSTANCE_TOKEN, JWKS, NODE_TOKEN, bootstrap};
 pub use context_keys::{ContextKeys, Rotation};

@@ -55,7 +55,7 @@ pub(crate) struct TokenList {
 pub(crate) struct TokenCreate {
     /// What people call it: who holds it, and where
     name: String,
-    /// super-admin, operator, support, auditor, tenant-admin or tenant-viewer
+    /// super-admin, operator, support, auditor, tenant-admin, tenant-viewer; or instance, for apps that register themselves
     #[arg(long)]
     role: String,
     /// What it is good for within the role, such as tenants:read; repeatable [default: all]
@@ -64,6 +64,9 @@ pub(crate) struct TokenCreate {
     /// Only for this tenant (slug or id); repeatable [default: all]
     #[arg(long = "tenant", value_name = "TENANT")]
     tenants: Vec<String>,
+    /// With --role instance: only into this pool; repeatable [default: all]
+    #[arg(long = "pool", value_name = "POOL")]
+    pools: Vec<String>,
     /// Only from this network; repeatable [default: all]
     #[arg(long = "network", value_name = "NETWORK")]
     networks: Vec<String>,
@@ -103,7 +106,7 @@ async fn create(args: &TokenCreate) -> anyhow::Result<()> {
     }
     let body = json!({
         "name": args.name, "role": args.role, "scopes": args.scopes, "tenants": tenants, "networks": args.networks,
-        "expires_at": args.expires_at,
+        "pools": args.pools, "expires_at": args.expires_at,
     });
     // The file comes first: a token that cannot be kept should not be made.
     let file = args.save.as_deref().map(SecretFile::create).transpose()?;

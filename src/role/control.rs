@@ -16,8 +16,8 @@ use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::Publisher;
 use schoolgate_control_api::{
     ContextKeys, ControlError, ControlHandle, ControlOptions, ControlServer, DomainChecks, Elsewhere, EndingWatch,
-    KeyRefresher, MaintenanceWindows, Migrations, OverrideTurns, Rotation, SealRotation, SocketNeed, SocketOptions,
-    bootstrap,
+    KeyRefresher, MaintenanceWindows, Migrations, OverrideTurns, Rotation, SealRotation, SilentInstances, SocketNeed,
+    SocketOptions, bootstrap,
 };
 use schoolgate_store::{OpenMode, Store};
 use serde_json::json;
@@ -166,6 +166,12 @@ impl ControlPlane {
         background.keep_running("operations", move || {
             let (migrations, holder) = inputs.clone();
             migrations.run(holder, token.clone().cancelled_owned())
+        });
+        let silent = SilentInstances::new(store.clone(), Arc::clone(&clock), settings.instances.clone());
+        let (token, inputs) = (stop.clone(), (silent, certificates::holder(&settings.data.dir)?));
+        background.keep_running("instances", move || {
+            let (silent, holder) = inputs.clone();
+            silent.run(holder, token.clone().cancelled_owned())
         });
         let (token, windows) = (stop.clone(), MaintenanceWindows::new(store.clone(), Arc::clone(&clock)));
         background.keep_running("maintenance windows", move || {

@@ -33,6 +33,7 @@ pub(super) fn checks(
         proxies: Arc::new(Proxies::new(dns.cdn_networks()?)),
         caps: settings.platform.caps.limits(),
         makes_pools: pools == Pools::AreMade,
+        instances: settings.instances.clone(),
     };
     Ok(DomainChecks::new(store.clone(), checker, facts, clock))
 }

@@ -119,6 +119,9 @@ impl Site {
             issuer: "schoolgate".to_owned(),
             report_url: None,
             report_token_file: None,
+            register: None,
+            register_token_file: None,
+            advertise: None,
             max_open_schools: 8,
         }
     }

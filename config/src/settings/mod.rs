@@ -5,12 +5,14 @@
 
 mod acme;
 mod cdn;
+mod instances;
 mod load;
 mod migrate;
 mod redis;
 mod sections;
 
 pub use acme::AcmeAuthority;
+pub use instances::Instances;
 #[cfg(any(test, fuzzing))]
 pub(crate) use load::load_text;
 pub use load::{Overlay, SettingsError, load};
@@ -51,6 +53,8 @@ pub struct Settings {
     pub context_keys: ContextKeys,
     /// How a school is moved to another pool.
     pub migrate: Migrate,
+    /// Instances that register themselves as backends.
+    pub instances: Instances,
     /// School-app instances that `up` supervises.
     pub school_app: SchoolApp,
     /// Logs and metrics.
@@ -121,6 +125,7 @@ impl Settings {
         self.dns.check()?;
         self.context_keys.check()?;
         self.migrate.check()?;
+        self.instances.check()?;
         self.proxy.security.check()?;
         self.proxy.limits.check()
     }

@@ -6,12 +6,12 @@ use http::StatusCode;
 use http::header::AUTHORIZATION;
 use http::request::Parts as RequestParts;
 
-use schoolgate_config::model::TenantId;
 use schoolgate_store::{Token, TokenKind};
 
 use super::envelope::{Peer, RequestId};
 use super::problem::Problem;
 use super::{Api, Stop};
+use crate::operation::instances::Caller;
 use crate::operation::permission::{Operator, Role, Via, is_from};
 use crate::operation::tokens::{prefix, secret_hash};
 
@@ -55,14 +55,16 @@ impl FromRequestParts<Api> for Node {
     }
 }
 
-/// An instance of the app with its token, and for which tenants that is; empty: all.
-pub(crate) struct Instance(pub(crate) Vec<TenantId>);
+/// An instance of the app with its token.
+pub(crate) struct Instance(pub(crate) Caller);
 
 impl FromRequestParts<Api> for Instance {
     type Rejection = Stop;
 
     async fn from_request_parts(parts: &mut RequestParts, api: &Api) -> Result<Self, Stop> {
-        Ok(Self(bearer(parts, api, TokenKind::Instance).await?.tenants))
+        let ip = parts.extensions.get::<Peer>().and_then(|peer| peer.ip());
+        let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+        Ok(Self(Caller { token: bearer(parts, api, TokenKind::Instance).await?, ip, request_id }))
     }
 }
 

@@ -19,6 +19,7 @@ mod domains;
 mod events;
 mod explain;
 mod health;
+mod instances;
 mod internal;
 mod limits;
 mod maintenance;

@@ -7,9 +7,9 @@ use utoipa_axum::routes;
 
 use super::envelope::envelope;
 use super::{
-    Api, acme, audit, certificates, context_keys, domains, events, explain, health, internal, limits, maintenance,
-    nodes, openapi, operations, plans, pools, public, revisions, routes as route_handlers, sealing, selftest, status,
-    tenants, token_issuers, tokens, unknown_hosts, usage, zones,
+    Api, acme, audit, certificates, context_keys, domains, events, explain, health, instances, internal, limits,
+    maintenance, nodes, openapi, operations, plans, pools, public, revisions, routes as route_handlers, sealing,
+    selftest, status, tenants, token_issuers, tokens, unknown_hosts, usage, zones,
 };
 
 /// The API as a service.
@@ -110,6 +110,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(internal::report))
         .routes(routes!(internal::usage))
         .routes(routes!(internal::quotas))
+        .routes(routes!(instances::register))
+        .routes(routes!(instances::leave))
         .routes(routes!(usage::report))
         .routes(routes!(internal::questions))
         .routes(routes!(internal::answers))

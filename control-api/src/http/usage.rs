@@ -155,10 +155,10 @@ fn range(month: Option<&str>, from: Option<i64>, to: Option<i64>, now_s: i64) ->
     responses((status = 200, body = AppReportTaken)))]
 pub(super) async fn report(
     State(api): State<Api>,
-    Instance(tenants): Instance,
+    Instance(caller): Instance,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
     let body = read_json(&headers, body).await?;
-    Ok(Json(usage::take_report(&api.store, &tenants, &body, api.clock.unix_ms()).await?).into_response())
+    Ok(Json(usage::take_report(&api.store, &caller.token.tenants, &body, api.clock.unix_ms()).await?).into_response())
 }

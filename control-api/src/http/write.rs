@@ -311,7 +311,7 @@ pub(crate) struct Applied {
     /// The revision that holds it; `null` when it is not published yet.
     revision: Option<Revision>,
     /// Whether every live proxy serves it.
-    applied: bool,
+    pub(super) applied: bool,
     /// Proxies that do not, and why.
     waiting_for: Vec<LaggingNode>,
     /// Names whose certificates are not there yet.
@@ -417,7 +417,7 @@ fn answer(status: StatusCode, what: What, object: Value, applied: Option<&Applie
 }
 
 /// Waits until every live proxy serves a change, and the certificates that it asked for.
-async fn wait_applied(api: &Api, change: u64, names: &[String], timeout: Duration) -> Result<Applied, Stop> {
+pub(super) async fn wait_applied(api: &Api, change: u64, names: &[String], timeout: Duration) -> Result<Applied, Stop> {
     let deadline = Instant::now() + timeout;
     let left = || deadline.saturating_duration_since(Instant::now());
     let (change, missing) = if api.issues_at_once && !names.is_empty() {

@@ -13,6 +13,7 @@ pub(crate) mod context_keys;
 pub(crate) mod document;
 pub(crate) mod domains;
 pub(crate) mod edit;
+pub(crate) mod instances;
 pub(crate) mod limits;
 pub(crate) mod maintenance;
 pub(crate) mod operations;
@@ -62,6 +63,8 @@ pub(crate) struct Platform {
     pub(crate) caps: Limits,
     /// A pool that is not there can be made, with instances.
     pub(crate) makes_pools: bool,
+    /// Instances that register themselves.
+    pub(crate) instances: schoolgate_config::settings::Instances,
 }
 
 /// Whether our own name server runs.

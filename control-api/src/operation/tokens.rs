@@ -6,20 +6,25 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use schoolgate_config::model::{DomainName, TenantId};
+use schoolgate_config::model::{DomainName, PoolId, TenantId};
 use schoolgate_config::time::rfc3339;
 use schoolgate_store::{Store, Token, TokenKind};
 
 use super::document::{Errors, Networks, Place, Text, read, readable};
+use super::instances;
 use super::permission::{Operator, Permission, Role, Subject};
 use super::{Done, Refusal, What, Work};
+
+/// The role of instances of an app: none of an operator's.
+const INSTANCE: &str = "instance";
 
 /// What of a token an operator sets.
 #[derive(Debug, ToSchema)]
 pub(crate) struct TokenInput {
     /// What people call it: who holds it, and where.
     name: Text<1, 100>,
-    /// `super-admin`, `operator`, `support`, `auditor`, `tenant-admin` or `tenant-viewer`.
+    /// `super-admin`, `operator`, `support`, `auditor`, `tenant-admin` or `tenant-viewer`; or `instance`, for instances of
+    /// an app that register themselves and report.
     #[schema(value_type = Role)]
     role: Text<1, 40>,
     /// What it is good for, within the role, such as `tenants:read`; empty: all.
@@ -28,6 +33,9 @@ pub(crate) struct TokenInput {
     /// For which tenants; empty: all. Roles of tenants need one.
     #[serde(default)]
     tenants: Vec<TenantId>,
+    /// Of the role `instance`: pools that it may register in; empty: all.
+    #[serde(default)]
+    pools: Vec<PoolId>,
     /// From which networks; empty: all.
     #[serde(default)]
     networks: Networks,
@@ -39,6 +47,7 @@ readable!(TokenInput {
     role,
     scopes = Vec::new(),
     tenants = Vec::new(),
+    pools = Vec::new(),
     networks = Networks::default(),
     expires_at,
 });
@@ -146,13 +155,14 @@ pub(crate) async fn create(work: &mut Work, body: &Value) -> Result<Done, Refusa
     let input = read::<TokenInput>(body, &mut errors);
     let checked = input.map(|input| check(input, work, &mut errors));
     let (input, expires_at_ms) = errors.ok(checked).map_err(Refusal::Invalid)?;
-    let secret = new_secret(TokenKind::Operator);
+    let kind = if input.role.0 == INSTANCE { TokenKind::Instance } else { TokenKind::Operator };
+    let secret = new_secret(kind);
     let token = Token {
         id: secret.id,
-        kind: TokenKind::Operator,
+        kind,
         name: input.name.0,
         role: input.role.0,
-        scopes: input.scopes.into_iter().map(|scope| scope.0).collect(),
+        scopes: input.scopes.into_iter().map(|scope| scope.0).chain(input.pools.iter().map(instances::scope)).collect(),
         tenants: input.tenants,
         networks: input.networks.0.iter().map(ToString::to_string).collect(),
         secret_hash: secret.hash,
@@ -175,7 +185,21 @@ pub(crate) async fn create(work: &mut Work, body: &Value) -> Result<Done, Refusa
 }
 
 fn check(input: TokenInput, work: &Work, errors: &mut Errors) -> (TokenInput, Option<i64>) {
-    let role = input.role.0.parse::<Role>().map_err(|message| errors.add_at("/role", "invalid", message)).ok();
+    let is_instance = input.role.0 == INSTANCE;
+    let role = (!is_instance).then(|| input.role.0.parse::<Role>()).transpose();
+    let role =
+        role.map_err(|message| errors.add_at("/role", "invalid", format!("{message}, {INSTANCE}"))).ok().flatten();
+    if is_instance && !input.scopes.is_empty() {
+        errors.add_at("/scopes", "invalid", "an instance has none: bind it to `pools`");
+    }
+    if !is_instance && !input.pools.is_empty() {
+        errors.add_at("/pools", "invalid", format!("only the role {INSTANCE} is bound to pools"));
+    }
+    for (i, pool) in input.pools.iter().enumerate() {
+        if work.transaction.table().pool(pool).is_none() {
+            errors.add(&Place::root().member("pools").element(i), "not_found", "there is no such pool");
+        }
+    }
     for (i, scope) in input.scopes.iter().enumerate() {
         if Permission::of_scope(&scope.0).is_none() {
             let at = Place::root().member("scopes").element(i);

@@ -22,6 +22,7 @@ mod contract;
 mod error;
 mod event;
 mod head;
+mod instances;
 pub mod lease;
 mod operations;
 mod recent;
@@ -48,6 +49,7 @@ pub use check::{DomainCheck, DomainTransfer, Hindered, Hindrance, OrderFacts, Re
 pub use error::StoreError;
 pub use event::{EVENTS_KEPT_MS, Event, EventQuery, NewEvent};
 pub use head::Head;
+pub use instances::Instance;
 pub use lease::{Lease, LeaseRecord};
 pub use operations::{Operation, OperationId, OperationQuery, OperationState};
 pub use records::{

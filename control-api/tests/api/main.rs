@@ -5,6 +5,7 @@ mod applied;
 mod certificates;
 mod documents;
 mod domains;
+mod instances;
 mod limits;
 mod pools;
 mod reading;

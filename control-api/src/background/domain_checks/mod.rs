@@ -59,6 +59,8 @@ pub struct PlatformFacts {
     pub caps: Limits,
     /// A pool that is not there can be made, with instances.
     pub makes_pools: bool,
+    /// Instances that register themselves.
+    pub instances: schoolgate_config::settings::Instances,
 }
 
 /// Checks domains. A clone is another handle to the same one.
@@ -107,8 +109,10 @@ impl From<StoreError> for CheckRefusal {
 impl DomainChecks {
     /// Checks of the domains in a store.
     pub fn new(store: Store, checker: Checker, facts: PlatformFacts, clock: Arc<dyn Clock>) -> Self {
-        let PlatformFacts { assume_owned, addresses, issuers, name_server, proxies, caps, makes_pools } = facts;
-        let platform = Platform { assume_owned, addresses, issuers, name_server, proxies, caps, makes_pools };
+        let PlatformFacts { assume_owned, addresses, issuers, name_server, proxies, caps, makes_pools, instances } =
+            facts;
+        let platform =
+            Platform { assume_owned, addresses, issuers, name_server, proxies, caps, makes_pools, instances };
         let platform = Arc::new(platform);
         Self { shared: Arc::new(Shared { store, checker, platform, clock, asked: Mutex::default() }) }
     }

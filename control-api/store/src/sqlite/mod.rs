@@ -11,6 +11,7 @@ mod certificates;
 mod dns_txt;
 mod domain_checks;
 mod events;
+mod instances;
 mod leases;
 mod objects;
 mod operations;
@@ -313,6 +314,7 @@ reads! {
     async fn operation(&self, id: crate::OperationId) -> Option<crate::Operation> = operations;
     async fn operations(&self, query: &crate::OperationQuery) -> Vec<crate::Operation> = operations;
     async fn unfinished_operations(&self) -> Vec<crate::Operation> = operations;
+    async fn instances(&self) -> Vec<crate::Instance> = instances;
 }
 
 impl Sqlite {

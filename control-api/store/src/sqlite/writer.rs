@@ -14,12 +14,14 @@ use sqlx::FromRow;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use schoolgate_config::model::{CaId, CertificateRef, DomainName, Fingerprint, Tenant, TenantId};
+use schoolgate_config::model::{
+    BackendAddress, CaId, CertificateRef, DomainName, Fingerprint, PoolId, Tenant, TenantId,
+};
 use schoolgate_config::snapshot::{Change, Object, ObjectKey};
 
 use super::{
-    Sqlite, TenantField, acme, app_reports, audit, certificates, dns_txt, domain_checks, events, fault, leases,
-    objects, operations, records, revisions, signed, uploads, usage,
+    Sqlite, TenantField, acme, app_reports, audit, certificates, dns_txt, domain_checks, events, fault, instances,
+    leases, objects, operations, records, revisions, signed, uploads, usage,
 };
 use crate::acme::{AcmeCredentials, AcmeOrder, AuthorityHealth, Bucket, RenewalWindow, Setback};
 use crate::aggregate::{Aggregate, ListQuery, Page, Stored};
@@ -423,6 +425,9 @@ turns! {
     async fn insert_operation(&mut self, operation: &Operation) -> () = operations;
     async fn save_operation(&mut self, operation: &Operation) -> () = operations;
     async fn cancel_operation(&mut self, id: OperationId) -> bool = operations;
+    async fn instance_at(&mut self, pool: &PoolId, address: &BackendAddress) -> Option<crate::Instance> = instances;
+    async fn save_instance(&mut self, instance: &crate::Instance) -> () = instances;
+    async fn forget_instance(&mut self, pool: &PoolId, address: &BackendAddress) -> () = instances;
 }
 
 impl Turn {
