@@ -406,10 +406,11 @@ impl<'a, L: Live> Building<'a, L> {
             }
             Object::Domain(d) if table.domains.get(&d.name) == Some(d) => {
                 need(table.tenants.contains_key(&d.tenant), ObjectKey::Tenant(d.tenant));
-                // In a zone the first label is a tenant's slug; a domain there could shadow another school.
-                let zone =
-                    d.name.parent().and_then(|parent| table.zones.get(parent)).or_else(|| table.zones.get(&d.name));
-                if let Some(zone) = zone {
+                // In a zone the first label is a tenant's slug: a domain there could shadow another school, and one
+                // below it would be sent the cookies that this school sets for its host and what lies below.
+                let name_and_parents =
+                    std::iter::successors(Some(d.name.as_str()), |name| name.split_once('.').map(|(_, parent)| parent));
+                if let Some(zone) = name_and_parents.into_iter().find_map(|name| table.zones.get(name)) {
                     violations.push(Violation::DomainInZone { name: d.name.to_string(), zone: zone.name.to_string() });
                 }
             }

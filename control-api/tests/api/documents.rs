@@ -30,6 +30,10 @@ async fn every_error_of_a_document_is_named_at_once() {
     assert_eq!(pointers(&refused), expected);
     let empty = problem(site.api.post("tenants", json!({})).await, 422, "VALIDATION_FAILED");
     assert_eq!(pointers(&empty), ["/name", "/slug"]);
+    for name in ["Lincoln\u{202e}egelloC", "Lincoln\u{2067}", "Lincoln\u{7}"] {
+        let odd = problem(site.api.post("tenants", json!({"slug": "a", "name": name})).await, 422, "VALIDATION_FAILED");
+        assert!(pointers(&odd).contains(&"/name".to_owned()), "{name:?}: {odd}");
+    }
     let reserved = site.api.post("tenants", json!({"slug": "admin", "name": "x"})).await;
     assert!(pointers(&problem(reserved, 422, "VALIDATION_FAILED")).contains(&"/slug".to_owned()));
 }

@@ -63,10 +63,18 @@ fn text(value: &Value, at: &Place, errors: &mut Errors, min: usize, max: usize) 
         errors.add(at, "too_long", format!("at most {max} characters are allowed, this has {length}"));
     } else if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
         errors.add(at, "invalid", "control characters are not allowed");
+    } else if text.chars().any(turns_text) {
+        errors.add(at, "invalid", "characters that turn the direction of the text around them are not allowed");
     } else {
         return Some(text.clone());
     }
     None
+}
+
+/// The embeddings, overrides and isolates of Unicode (UAX #9 section 2), by which a name shows as another. The marks that
+/// right-to-left names need are not among them.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 impl Readable for bool {
