@@ -235,7 +235,8 @@ async fn the_path_says_which_object_is_replaced() {
     let route = site.api.post("routes", body.clone()).await.expect(201);
     let path = format!("routes/{}", route["id"].as_str().expect("an id"));
     assert_eq!(site.api.put(&path, body.clone()).await.expect(200)["id"], route["id"]);
-    let other = site.api.post("routes", body.clone()).await.expect(201);
+    let elsewhere = json!({"match": {"path_prefix": "/lms/"}, "action": {"maintenance": true}});
+    let other = site.api.post("routes", elsewhere).await.expect(201);
     let refused = site.api.put(&path, json!({"id": other["id"], "action": {"maintenance": true}})).await;
     let refused = problem(refused, 400, "BAD_REQUEST");
     assert_eq!(refused["errors"][0]["pointer"], "/id");
