@@ -23,6 +23,9 @@ pub(super) enum Adopted {
     NotBy(String),
 }
 
+/// Time in which proxies tell of their backends after a step: 3 s. Before it, finding none says nothing.
+const HEARD_WITHIN_MS: i64 = 3_000;
+
 /// What is seen of a school on its way.
 #[derive(Debug)]
 pub(super) struct Seen<'a> {
@@ -106,8 +109,9 @@ fn prepare(migration: &Migration, seen: &Seen<'_>, rules: &Migrate) -> Next {
 fn adopted(migration: &Migration, seen: &Seen<'_>, rules: &Migrate) -> Next {
     let is_watched = matches!(migration.step, Step::Shift | Step::Drain);
     if is_watched && let Err(why) = &seen.ready {
-        // Requests go back to the old pool by themselves meanwhile; there is no reason to try any longer.
-        return undo(migration, why);
+        // Requests go back to the old pool by themselves meanwhile. A control plane that has just started may not have
+        // heard of backends yet.
+        return if has_passed(migration.written_ms, HEARD_WITHIN_MS, seen) { undo(migration, why) } else { Next::Wait };
     }
     let Some(since_ms) = migration.since_ms else {
         return match &seen.adopted {
@@ -316,7 +320,9 @@ mod tests {
         let moved = ShareReport { errors: 10, in_flight: 0, latency };
         let failing = Seen { moved, ..well(&tenant, 1) };
         assert_eq!(went(next(&migration, &failing, &rules)), (Step::Undo, 0, OperationState::Reverting));
-        let dead = Seen { ready: Err("n1 finds no backend".into()), ..well(&tenant, 1) };
+        let unheard = Seen { ready: Err("n1 finds no backend".into()), ..well(&tenant, 1) };
+        assert_eq!(next(&migration, &unheard, &rules), Next::Wait);
+        let dead = Seen { ready: Err("n1 finds no backend".into()), ..well(&tenant, HEARD_WITHIN_MS) };
         assert_eq!(went(next(&migration, &dead, &rules)), (Step::Undo, 0, OperationState::Reverting));
         let (undone, tenant) = at(Step::Undo, 0);
         let still_dead = Seen { ready: Err("n1 finds no backend".into()), ..well(&tenant, 1) };
