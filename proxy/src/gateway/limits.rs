@@ -9,7 +9,7 @@ use schoolgate_config::model::{Lane, LimitMode, Pool, RequestClass, Route, Tenan
 use schoolgate_config::table::TenantEntry;
 
 use super::{Admitted, Gateway, Refused};
-use crate::balance::queue::{Busy, Turn};
+use crate::balance::queue::{Busy, Claim, Turn};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::limit::{Ask, Counts, Enforced, Kind, Layer, Layers, Level, Reached, Rule};
@@ -110,13 +110,18 @@ impl Gateway {
     }
 }
 
-/// Whose turn a request takes in the queue of a pool that is full.
-pub(super) fn turn(tenant: Option<&TenantEntry<NodeLive>>, pool: &Pool, route: Option<&Route>, path: &str) -> Turn {
-    let lane = route.and_then(|route| route.action.lane);
-    let of_path = || if pool.queue.is_priority(path) { Lane::Priority } else { Lane::Fair };
+/// Whose a place in a pool is.
+pub(super) fn claim(tenant: Option<&TenantEntry<NodeLive>>) -> Claim {
     // What is for nobody in particular takes its turn as one more tenant.
     let (tenant, weight) = tenant.map_or((0, Weight::default()), |tenant| (tenant.live.number, tenant.plan.weight));
-    Turn { tenant, weight, lane: lane.unwrap_or_else(of_path) }
+    Claim { tenant, weight }
+}
+
+/// Whose turn a request takes in the queue of a pool that is full.
+pub(super) fn turn(claim: Claim, pool: &Pool, route: Option<&Route>, path: &str) -> Turn {
+    let lane = route.and_then(|route| route.action.lane);
+    let of_path = || if pool.queue.is_priority(path) { Lane::Priority } else { Lane::Fair };
+    Turn { claim, lane: lane.unwrap_or_else(of_path) }
 }
 
 /// The final answer has begun: a WebSocket is no request in progress any more, and what is none never becomes one.

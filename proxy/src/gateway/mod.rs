@@ -280,8 +280,9 @@ impl Gateway {
             self.limit(tenant, held, route.as_deref(), exchange)?;
         }
         pool.live.budget.earn(pool.pool.retry.budget_percent);
-        let entered = pool.live.queue.enter(&pool.pool);
-        let turn = entered.is_err().then(|| limits::turn(tenant.as_deref(), &pool.pool, route.as_deref(), facts.path));
+        let claim = limits::claim(tenant.as_deref());
+        let entered = pool.live.queue.enter(&pool.pool, claim, exchange.began_ms);
+        let turn = entered.is_err().then(|| limits::turn(claim, &pool.pool, route.as_deref(), facts.path));
         exchange.target = Some(Target { pool, otherwise, route, host, cut });
         exchange.slot = entered.unwrap_or_default();
         if turn.is_some() {
@@ -621,7 +622,8 @@ fn choose(exchange: &mut Exchange, now_ms: i64) -> Result<(), NoBackend> {
 fn go_with_the_rest(exchange: &mut Exchange) {
     let Some(target) = &mut exchange.target else { return };
     let Some(rest) = target.otherwise.take() else { return };
-    exchange.slot = rest.live.queue.enter(&rest.pool).unwrap_or_default();
+    let claim = limits::claim(exchange.tenant.as_deref());
+    exchange.slot = rest.live.queue.enter(&rest.pool, claim, exchange.began_ms).unwrap_or_default();
     target.pool = rest;
 }
 
