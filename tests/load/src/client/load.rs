@@ -61,6 +61,8 @@ pub(crate) struct Loaded {
 }
 
 const TIMER: u64 = u64::MAX;
+/// Connections that are opened at once.
+const OPENERS: usize = 16;
 
 struct Conn {
     tcp: TcpStream,
@@ -95,17 +97,9 @@ struct Engine<'a> {
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Loaded> {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let mut conns = Vec::with_capacity(options.connections);
-    for i in 0..options.connections {
-        // Spread over all names: 2,000 connections over 100,000 names take every fiftieth.
-        let k = if options.names > options.connections {
-            i * (options.names / options.connections)
-        } else {
-            i % options.names
-        };
-        let conn = Conn::open(options, host(options.first_name + k))?;
+    let conns = open_all(options)?;
+    for (i, conn) in conns.iter().enumerate() {
         epoll::add(&poll, &conn.tcp, epoll::EventData::new_u64(i as u64), epoll::EventFlags::IN)?;
-        conns.push(conn);
     }
     println!("ready");
     let stop = Arc::new(AtomicBool::new(false));
@@ -125,6 +119,29 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Loaded> {
         None => engine.closed_loop(begin)?,
     }
     Ok(engine.result(begin.elapsed()))
+}
+
+/// Opens all connections, some at once: where a backend is slow, so is each first answer.
+fn open_all(options: &Options) -> anyhow::Result<Vec<Conn>> {
+    // Spread over all names: 2,000 connections over 100,000 names take every fiftieth.
+    let name = |i: usize| match options.names / options.connections.max(1) {
+        0 | 1 => i % options.names,
+        every => i * every,
+    };
+    let open = |i: usize| Conn::open(options, host(options.first_name + name(i)));
+    let mut conns = Vec::with_capacity(options.connections);
+    std::thread::scope(|scope| {
+        let of_thread = options.connections.div_ceil(OPENERS).max(1);
+        let threads: Vec<_> = (0..options.connections)
+            .step_by(of_thread)
+            .map(|first| first..(first + of_thread).min(options.connections))
+            .map(|mine| scope.spawn(move || mine.map(open).collect::<anyhow::Result<Vec<_>>>()))
+            .collect();
+        for thread in threads {
+            conns.extend(thread.join().map_err(|_| anyhow::anyhow!("a thread that opens connections panicked"))??);
+        }
+        Ok(conns)
+    })
 }
 
 impl Engine<'_> {
