@@ -92,13 +92,13 @@ pub(crate) fn moment(text: &str) -> Result<i64, String> {
 
 impl Range {
     /// The time that is asked for, widened to whole steps. Without `from`, the last hour of minutes, day of hours or month
-    /// of days before `to`; without `to`, until now.
+    /// of days before `to`; without `to`, until now and this second too.
     ///
     /// # Errors
     /// A sentence that says what does not fit.
     pub(crate) fn new(step: Step, from_s: Option<i64>, to_s: Option<i64>, now_s: i64) -> Result<Self, String> {
         let seconds = step.seconds();
-        let to = to_s.unwrap_or(now_s);
+        let to = to_s.unwrap_or(now_s + 1);
         let default = match step {
             Step::Minute => 60,
             Step::Hour => 24,
@@ -601,6 +601,13 @@ mod tests {
         assert_eq!(rfc3339(range.to_s * 1_000), "2026-11-20T21:00:00.000Z");
         let range = Range::new(Step::Day, None, None, NOW).expect("a range");
         assert_eq!((range.to_s - range.from_s) / 86_400, 31, "thirty whole days and today");
+        let minute = NOW - 30;
+        let range = Range::new(Step::Minute, None, None, minute).expect("a range");
+        assert_eq!(
+            (range.from_s, range.to_s),
+            (minute - 59 * 60, minute + 60),
+            "in its first second a minute has begun"
+        );
         let offset = moment("2026-11-20T21:00:00+01:00");
         assert_eq!(offset, moment("2026-11-20T20:00:00Z"));
         assert_eq!(moment("2026-11-20"), moment("2026-11-20T00:00:00Z"));

@@ -236,7 +236,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", dir.path().join("control.db").display());
         let store = Store::open(&url, OpenMode::Create).await.unwrap();
-        let (mut first, other) = (operation(1), operation(2));
+        let (mut first, mut other) = (operation(1), operation(2));
+        // Identities of one millisecond are in no order.
+        other.id = OperationId(Ulid::from_parts(first.id.0.timestamp_ms() + 1, 0));
         let mut transaction = store.begin(Actor::system("test")).await.unwrap();
         transaction.insert_operation(&first).await.unwrap();
         transaction.insert_operation(&other).await.unwrap();

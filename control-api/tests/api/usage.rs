@@ -12,12 +12,12 @@ fn id(tenant: &Value) -> TenantId {
     tenant["id"].as_str().expect("an id").parse().expect("a tenant's")
 }
 
-/// Requests of a tenant now, as a proxy flushes them.
-async fn use_up(site: &Site, number: u64, tenant: TenantId, requests: u64) {
+/// Requests of a tenant in one second, as a proxy flushes them.
+async fn use_up(site: &Site, number: u64, tenant: TenantId, requests: u64, at_s: i64) {
     let mut usage = Usage { bytes_out: 100 * requests, ..Usage::default() };
     usage.requests.add(RequestClass::Api, CodeClass::Success, requests);
     usage.latency.add(20, requests);
-    let part = UsagePart { tenant, at_s: SystemClock.unix_s(), step: Step::Minute, usage };
+    let part = UsagePart { tenant, at_s, step: Step::Minute, usage };
     let flush = UsageFlush {
         node: "n1".parse().expect("a name"),
         boot: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("a ULID"),
@@ -37,8 +37,9 @@ fn instance(site: &Site) -> Api {
 #[tokio::test]
 async fn usage_of_a_tenant_is_narrowed_by_time_step_and_metric() {
     let (site, tenant) = Site::with_tenant("ash").await;
+    let now_s = SystemClock.unix_s();
     for number in [1, 2, 2] {
-        use_up(&site, number, id(&tenant), 5).await;
+        use_up(&site, number, id(&tenant), 5, now_s).await;
     }
     for step in ["minute", "hour", "day"] {
         let usage = site.api.get(&format!("tenants/slug:ash/usage?step={step}")).await.expect(200);
@@ -75,9 +76,10 @@ async fn what_cannot_be_asked_is_refused_with_what_can() {
 async fn usage_of_all_tenants_comes_in_parts_as_json_and_whole_as_csv() {
     let (site, ash) = Site::with_tenant("ash").await;
     let oak = site.tenant("oak").await;
-    use_up(&site, 1, id(&ash), 5).await;
+    let now_s = SystemClock.unix_s();
+    use_up(&site, 1, id(&ash), 5, now_s).await;
     let gone = TenantId::from_parts(1, 1);
-    use_up(&site, 2, gone, 2).await;
+    use_up(&site, 2, gone, 2, now_s).await;
     let first = site.api.get("usage?limit=2").await.expect(200);
     let next = first["next"].as_str().expect("more");
     let rest = site.api.get(&format!("usage?limit=2&cursor={next}")).await.expect(200);

@@ -108,10 +108,15 @@ impl<'a> Flushing<'a> {
         let (kept, left) = Kept::load(&parts.file);
         let (file, state) = FleetFile::load(&parts.file.with_file_name("fleet.json"));
         let mut quotas = Quotas::default();
-        if let Some(FleetState { live_nodes, quotas: used }) = state {
-            parts.sharing.live_nodes_are(live_nodes);
-            tell(&parts.table.load(), quotas.heard(&with_unsent(used, &left)));
-        }
+        let used = match state {
+            Some(FleetState { live_nodes, quotas }) => {
+                parts.sharing.live_nodes_are(live_nodes);
+                quotas
+            }
+            // It never got an answer. What it served itself is in the other file.
+            None => Vec::new(),
+        };
+        tell(&parts.table.load(), quotas.heard(&with_unsent(used, &left)));
         let unsent = Unsent::new(parts.node.clone(), new_ulid(), left);
         Self { parts, unsent, kept, quotas, file, heard: false, failing: false }
     }
