@@ -605,7 +605,7 @@ mod tests {
         let range = Range::new(Step::Minute, None, None, minute).expect("a range");
         assert_eq!(
             (range.from_s, range.to_s),
-            (minute - 59 * 60, minute + 60),
+            (minute - 3_600, minute + 60),
             "in its first second a minute has begun"
         );
         let offset = moment("2026-11-20T21:00:00+01:00");

@@ -126,6 +126,8 @@ impl Conn {
                 Some(whole)
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => Some(false),
+            // A client went away while its request was worked on, and the proxy ended that here at once.
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => None,
             Err(e) => {
                 eprintln!("connection {}: {e}", self.number);
                 None
