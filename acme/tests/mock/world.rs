@@ -169,7 +169,7 @@ impl World {
     }
 
     pub(crate) async fn with(ca: MockCaBuilder) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         let clock = Arc::new(ManualClock::at(START_MS));
         let url = format!("sqlite://{}", dir.path().join("control.db").display());
         let store = Store::open_at(&url, OpenMode::Create, clock.clone()).await.unwrap();
@@ -346,6 +346,12 @@ impl World {
     pub(crate) fn mend_dns(&self, name: &str) {
         self.outside.wrong.lock().unwrap().remove(name);
     }
+}
+
+/// Where the store is: in memory where the system has such a place. Whether a flush reaches the disk is not what these
+/// are about, and four months of ten thousand names are some hundred thousand of them.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 fn needs(store: &Store, clock: &Arc<ManualClock>, method: AcmeChallenge) -> Needs {

@@ -90,13 +90,13 @@ pub(crate) fn problem(status: u16, kind: &str, detail: &str, retry_after: Option
     builder.body(Bytes::from(body.to_string())).expect("the parts are valid")
 }
 
-/// Faults to come, in order.
+/// Faults to come, in order, and how often each.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(VecDeque<(Endpoint, Fault)>);
+pub(crate) struct Faults(VecDeque<(Endpoint, Fault, usize)>);
 
 impl Faults {
     pub(crate) fn add(&mut self, endpoint: Endpoint, fault: Fault, times: usize) {
-        self.0.extend(std::iter::repeat_n((endpoint, fault), times));
+        self.0.push_back((endpoint, fault, times));
     }
 
     pub(crate) fn clear(&mut self) {
@@ -104,7 +104,9 @@ impl Faults {
     }
 
     pub(crate) fn next(&mut self, endpoint: Endpoint) -> Option<Fault> {
-        let at = self.0.iter().position(|(of, _)| *of == endpoint)?;
-        self.0.remove(at).map(|(_, fault)| fault)
+        self.0.retain(|(.., times)| *times > 0);
+        let (_, fault, times) = self.0.iter_mut().find(|(of, ..)| *of == endpoint)?;
+        *times -= 1;
+        Some(fault.clone())
     }
 }

@@ -20,25 +20,40 @@ const EXPIRING_MS: i64 = 86_400_000;
 /// What waited this long for each class goes one class up, never above a renewal: 24 h.
 const AGING_MS: i64 = 86_400_000;
 
-/// Every name of the ACME CAs with its class and its turn among the names of its tenant. `?1` is now.
+/// The class of a name, as [`QueueClass::from_rank`] reads it. `?1` is now.
+const CLASS: &str = "CASE WHEN w.not_after_ms < ?1 + ?2 OR json_extract(w.renewal, '$.end_ms') < ?1 THEN 0 \
+         WHEN w.attempts > 0 THEN max(2, 3 - max(0, ?1 - w.since_ms) / ?3) \
+         WHEN w.fingerprint IS NOT NULL THEN 2 \
+         WHEN w.bulk THEN max(2, 4 - max(0, ?1 - w.since_ms) / ?3) \
+         ELSE 1 END AS class";
+
+/// Names of the ACME CAs, whose they are, and their open orders; a condition follows.
+const NAMES: &str = "FROM certificate_wants w LEFT JOIN domains d ON d.name = w.name \
+     LEFT JOIN acme_orders o ON o.name = w.name WHERE w.issuer = 'acme' AND ";
+
+/// What has no certificate that it should have.
+const WAITING: &str = "(w.state <> 'issued' OR w.next_attempt_ms <= ?1 OR o.name IS NOT NULL)";
+
+/// The first `?4` names of the queue that fulfil a condition, with all that is known of them.
 ///
 /// Within a class tenants take turns: the first name of each before the second of any, and of those the tenant that was
-/// served longest ago first.
-const QUEUE: &str = "SELECT q.*, row_number() OVER (PARTITION BY q.class, q.tenant ORDER BY q.next_attempt_ms, q.name) \
-         AS turn_of_tenant, coalesce(s.served_ms, 0) AS served_ms \
-     FROM (SELECT w.name, w.state, w.fingerprint, w.attempts, w.next_attempt_ms, w.error, w.turn, w.since_ms, \
-             w.not_after_ms, w.ca, w.reason, w.who_acts, w.link, w.renewal, w.renewal_ask_ms, d.tenant AS tenant, \
-             o.body AS order_body, \
-             CASE WHEN w.not_after_ms < ?1 + ?2 OR json_extract(w.renewal, '$.end_ms') < ?1 THEN 0 \
-                  WHEN w.attempts > 0 THEN max(2, 3 - max(0, ?1 - w.since_ms) / ?3) \
-                  WHEN w.fingerprint IS NOT NULL THEN 2 \
-                  WHEN w.bulk THEN max(2, 4 - max(0, ?1 - w.since_ms) / ?3) \
-                  ELSE 1 END AS class \
-           FROM certificate_wants w LEFT JOIN domains d ON d.name = w.name LEFT JOIN acme_orders o ON o.name = w.name \
-           WHERE w.issuer = 'acme' AND ";
+/// served longest ago first. Turns are told on a few columns and the rest is read for those that are given: after an
+/// import of ten thousand names every look at the queue ranks them all.
+fn queue(condition: &str) -> String {
+    format!(
+        "SELECT w.name, w.state, w.fingerprint, w.attempts, w.next_attempt_ms, w.error, w.turn, w.since_ms, \
+             w.not_after_ms, w.ca, w.reason, w.who_acts, w.link, w.renewal, f.tenant, o.body AS order_body, f.class \
+         FROM (SELECT q.*, coalesce(s.served_ms, 0) AS served_ms \
+             FROM (SELECT *, row_number() OVER (PARTITION BY class, tenant ORDER BY due_ms, id) AS turn_of_tenant \
+                 FROM (SELECT w.rowid AS id, w.next_attempt_ms AS due_ms, d.tenant AS tenant, {CLASS} \
+                     {NAMES}{condition})) q \
+             LEFT JOIN acme_shares s ON s.tenant = coalesce(q.tenant, '') {IN_TURN} LIMIT ?4) f \
+         JOIN certificate_wants w ON w.rowid = f.id LEFT JOIN acme_orders o ON o.name = w.name {IN_TURN}"
+    )
+}
 
-const IN_TURN: &str = ") q LEFT JOIN acme_shares s ON s.tenant = coalesce(q.tenant, '') \
-     ORDER BY q.next_attempt_ms > ?1, q.class, turn_of_tenant, served_ms, q.next_attempt_ms, q.name LIMIT ?4";
+/// What is due before what waits for a moment, then by class and turn.
+const IN_TURN: &str = "ORDER BY due_ms > ?1, class, turn_of_tenant, served_ms, due_ms, id";
 
 fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, sqlx::Error> {
     rmp_serde::to_vec_named(value).map_err(|e| sqlx::Error::Encode(Box::new(e)))
@@ -79,13 +94,13 @@ fn read_renewal(text: &str) -> Result<RenewalWindow, sqlx::Error> {
 /// A part of the queue; `condition` is one of the texts below.
 async fn entries(
     connection: &mut SqliteConnection,
-    condition: &'static str,
+    condition: &str,
     now_ms: i64,
     limit: u32,
     name: Option<&str>,
 ) -> Result<Vec<QueueEntry>, sqlx::Error> {
     // Only texts of this file are put together here.
-    let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{QUEUE}{condition}{IN_TURN}")))
+    let rows = sqlx::query(sqlx::AssertSqlSafe(queue(condition)))
         .bind(now_ms)
         .bind(EXPIRING_MS)
         .bind(AGING_MS)
@@ -103,12 +118,12 @@ pub(super) async fn acme_queue(
     limit: u32,
 ) -> Result<Vec<QueueEntry>, sqlx::Error> {
     let condition = match part {
-        QueuePart::Due => "w.next_attempt_ms <= ?1 AND o.name IS NULL AND ?5 IS NULL",
-        QueuePart::Renewals => "w.next_attempt_ms <= ?1 AND o.name IS NULL AND w.ca IS NOT NULL AND ?5 IS NULL",
-        QueuePart::NewNames => "w.next_attempt_ms <= ?1 AND o.name IS NULL AND w.ca IS NULL AND ?5 IS NULL",
-        QueuePart::All => "(w.state <> 'issued' OR w.next_attempt_ms <= ?1 OR o.name IS NOT NULL) AND ?5 IS NULL",
+        QueuePart::Due => "w.next_attempt_ms <= ?1 AND o.name IS NULL",
+        QueuePart::Renewals => "w.next_attempt_ms <= ?1 AND o.name IS NULL AND w.ca IS NOT NULL",
+        QueuePart::NewNames => "w.next_attempt_ms <= ?1 AND o.name IS NULL AND w.ca IS NULL",
+        QueuePart::All => WAITING,
     };
-    entries(connection, condition, now_ms, limit, None).await
+    entries(connection, &format!("{condition} AND ?5 IS NULL"), now_ms, limit, None).await
 }
 
 pub(super) async fn acme_entry(
@@ -132,16 +147,14 @@ pub(super) async fn acme_queue_depth(
     connection: &mut SqliteConnection,
     now_ms: i64,
 ) -> Result<Vec<(QueueClass, u64, i64)>, sqlx::Error> {
-    let condition = "(w.state <> 'issued' OR w.next_attempt_ms <= ?1 OR o.name IS NOT NULL) AND ?5 IS NULL";
     let sql = format!(
-        "SELECT class, count(*), min(since_ms) FROM ({QUEUE}{condition}{IN_TURN}) GROUP BY class ORDER BY class"
+        "SELECT class, count(*), min(since_ms) FROM (SELECT w.since_ms, {CLASS} {NAMES}{WAITING}) \
+         GROUP BY class ORDER BY class"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(now_ms)
         .bind(EXPIRING_MS)
         .bind(AGING_MS)
-        .bind(i64::from(u32::MAX))
-        .bind(None::<String>)
         .fetch_all(connection)
         .await?;
     rows.iter()
