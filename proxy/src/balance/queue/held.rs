@@ -87,7 +87,7 @@ impl Held {
     }
 
     /// What a tenant holds.
-    fn of(&self, tenant: u64) -> u32 {
+    pub(super) fn of(&self, tenant: u64) -> u32 {
         self.cells(tenant).into_iter().map(|cell| cell.load(Relaxed)).min().unwrap_or(0)
     }
 

@@ -249,6 +249,7 @@ async fn in_a_storm_nobody_is_forgotten_and_every_slot_comes_back() {
         task.await.expect("no panic");
     }
     assert_eq!((world.queue.in_flight(), world.queue.depth()), (0, 0));
+    assert!((0..7).all(|tenant| world.queue.held().of(tenant) == 0), "what a tenant holds is counted back");
 }
 
 proptest! {
