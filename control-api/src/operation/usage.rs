@@ -603,11 +603,7 @@ mod tests {
         assert_eq!((range.to_s - range.from_s) / 86_400, 31, "thirty whole days and today");
         let minute = NOW - 30;
         let range = Range::new(Step::Minute, None, None, minute).expect("a range");
-        assert_eq!(
-            (range.from_s, range.to_s),
-            (minute - 3_600, minute + 60),
-            "in its first second a minute has begun"
-        );
+        assert_eq!((range.from_s, range.to_s), (minute - 3_600, minute + 60), "in its first second a minute has begun");
         let offset = moment("2026-11-20T21:00:00+01:00");
         assert_eq!(offset, moment("2026-11-20T20:00:00Z"));
         assert_eq!(moment("2026-11-20"), moment("2026-11-20T00:00:00Z"));

@@ -71,13 +71,20 @@ pub(crate) fn is_unwanted(name: &HeaderName) -> bool {
 
 /// Drops what was said to us and not to the backend (RFC 9110 section 7.6.1), as Pingora does where it forwards.
 pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    let nominated = headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
-    let nominated: Vec<HeaderName> = nominated.filter_map(|t| HeaderName::from_bytes(t.trim_ascii()).ok()).collect();
     let standard = headers.keys().filter(|name| is_hop_by_hop(name)).cloned();
-    let dropped: Vec<HeaderName> = standard.chain(nominated).collect();
+    let dropped: Vec<HeaderName> = standard.chain(nominated(headers)).collect();
     for name in dropped {
         headers.remove(name);
     }
+}
+
+/// The fields that `Connection` names.
+pub(super) fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let tokens = headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    // What is said most often names no field, and costs nothing.
+    let is_option = |token: &[u8]| [&b"close"[..], b"keep-alive"].iter().any(|o| token.eq_ignore_ascii_case(o));
+    let names = tokens.map(<[u8]>::trim_ascii).filter(move |token| !is_option(token));
+    names.filter_map(|token| HeaderName::from_bytes(token).ok())
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {

@@ -63,13 +63,7 @@ pub(crate) fn without_chunks(headers: &mut HeaderMap) {
 }
 
 fn remove_nominated(headers: &mut HeaderMap) {
-    let lines = headers.get_all(CONNECTION).iter();
-    let nominated: Vec<HeaderName> = lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .map(str::trim)
-        .filter(|token| !matches!(*token, "close" | "keep-alive" | "Close" | "Keep-Alive"))
-        .filter_map(|token| HeaderName::try_from(token).ok())
+    let nominated: Vec<HeaderName> = request::nominated(headers)
         // Framing and meaning are not the backend's to hide.
         .filter(|n| !matches!(n.as_str(), "content-length" | "transfer-encoding" | "content-type" | "set-cookie"))
         .collect();
