@@ -5,14 +5,16 @@
 //! 3. It seals from then on, and the key before still opens.
 //! 4. What is sealed under that one is wrapped anew, a few records per change; proxies follow like any change, and open
 //!    nothing: the private keys they hold are the same.
-//! 5. When every live proxy serves that, the key before goes, and with it all that backups of the file could open.
+//! 5. When every live proxy serves that, and every control process has had time to read the key file, the key before
+//!    goes, and with it all that backups of the file could open.
 //!
 //! How far it is, is in the key file and in the records themselves. A process that is killed anywhere goes on from there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use schoolgate_config::model::{Certificate, ClientCertificate, ContextKey, Fingerprint, KeyId, NodeId, Pool, PoolId};
 use schoolgate_config::seal::{Keeper, SealError, SealedKey};
@@ -24,6 +26,10 @@ use crate::publish::{FeedServer, Publisher};
 
 /// It looks this often: 2 s, for what proxies report is seen no other way.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Time in which every other control process has read that another key seals, and what it had sealed before is committed:
+/// 6 s, three looks. A record under a key that is gone would never open again.
+const SETTLED_AFTER: Duration = Duration::from_secs(6);
 
 /// Records wrapped anew in one change: 100, some 150 KB for each proxy. A few thousand per second are no load.
 const BATCH: usize = 100;
@@ -46,6 +52,9 @@ pub struct SealRotation {
     elsewhere: Elsewhere,
     /// What was last in the way, so that it is said once.
     said: Option<String>,
+    settled_after: Duration,
+    /// The key that seals, and since when this process knows it as that.
+    sealing_since: Mutex<Option<(String, Instant)>>,
 }
 
 /// What keeps a rotation from going on.
@@ -107,7 +116,8 @@ pub(crate) fn without_key(feed: &FeedServer, id: &str) -> Vec<NodeId> {
 impl SealRotation {
     /// For the store that `publisher` publishes. `elsewhere` wraps anew what is sealed outside of it.
     pub fn new(publisher: Publisher, store: Store, keeper: Arc<Keeper>, elsewhere: Elsewhere) -> Self {
-        Self { feed: publisher.feed(), store, publisher, keeper, elsewhere, said: None }
+        let (settled_after, sealing_since) = (SETTLED_AFTER, Mutex::default());
+        Self { feed: publisher.feed(), store, publisher, keeper, elsewhere, said: None, settled_after, sealing_since }
     }
 
     /// Works until dropped.
@@ -150,6 +160,8 @@ impl SealRotation {
             return self.promote(&next).await;
         }
         let Some(previous) = self.keeper.previous_id() else { return Ok(Next::Wait) };
+        // Before the look at what is left: what is sealed under the key before came before this.
+        let is_settled = self.is_settled();
         let head = self.store.refresh().await?;
         let left = Left::of(&head.table, &self.keeper.id());
         if !left.is_empty() {
@@ -159,7 +171,18 @@ impl SealRotation {
             return Ok(Next::Again);
         }
         (self.elsewhere)(&self.keeper).map_err(StepError::Elsewhere)?;
-        self.retire(&previous, head.change).await
+        if is_settled { self.retire(&previous, head.change).await } else { Ok(Next::Wait) }
+    }
+
+    /// Whether nobody seals under another key than the one that seals now.
+    fn is_settled(&self) -> bool {
+        let current = self.keeper.id();
+        let mut since = self.sealing_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, at) = since.get_or_insert_with(|| (current.clone(), Instant::now()));
+        if *known != current {
+            (*known, *at) = (current, Instant::now());
+        }
+        at.elapsed() >= self.settled_after
     }
 
     /// Says in the audit what was done to the key file.
@@ -276,7 +299,7 @@ impl SealRotation {
             let Some(mut order) = transaction.acme_order(&due.name).await? else { continue };
             if let Some(key) = self.rewrapped(AcmeOrder::KEY_PURPOSE, &order.id, &order.key)? {
                 order.key = key;
-                transaction.save_acme_order(&order).await?;
+                transaction.save_rewrapped_acme_order(&order).await?;
                 orders += 1;
             }
         }

@@ -234,7 +234,10 @@ impl Orders {
     async fn take(&self, lease: &Lease, order: &AcmeOrder, pem: &str) -> Result<(), Stop> {
         let wrong = |why: String| Stop::Ca(CaError::Protocol(why), During::Finishing);
         let keeper = &self.inner.world.keeper;
-        let pkcs8 = keeper.open_key(AcmeOrder::KEY_PURPOSE, &order.id, &order.key).map_err(|e| wrong(e.to_string()))?;
+        // As it is kept: a rotation may have wrapped it anew while the CA was at work.
+        let kept = self.store().acme_order(&order.name).await?.filter(|kept| kept.id == order.id);
+        let sealed = kept.map_or_else(|| order.key.clone(), |kept| kept.key);
+        let pkcs8 = keeper.open_key(AcmeOrder::KEY_PURPOSE, &order.id, &sealed).map_err(|e| wrong(e.to_string()))?;
         let key = LeafKey::from_pkcs8(&pkcs8).ok_or_else(|| wrong("the key of the order is damaged".to_owned()))?;
         let now_s = self.inner.world.clock.unix_s();
         let issued = chain::verify(pem, &order.name, &key, now_s).map_err(|e| wrong(e.to_string()))?;

@@ -8,5 +8,6 @@ mod faults;
 mod life;
 mod limits;
 mod renewing;
+mod rotation;
 mod simulation;
 mod world;

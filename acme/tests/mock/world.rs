@@ -91,12 +91,22 @@ pub(crate) struct Wire {
     /// At which request it is cut, and whether the CA hears that one.
     cut: Mutex<Option<(usize, bool)>>,
     pub(crate) was_cut: tokio::sync::Notify,
+    /// Which request waits on its way.
+    hold: Mutex<Option<usize>>,
+    pub(crate) is_held: tokio::sync::Notify,
+    pub(crate) go_on: tokio::sync::Notify,
 }
 
 impl Wire {
     pub(crate) fn cut_at(&self, request: usize, heard: bool) {
         self.sent.store(0, Ordering::SeqCst);
         *self.cut.lock().unwrap() = Some((request, heard));
+    }
+
+    /// Lets the n-th request from now wait until it is told to go on.
+    pub(crate) fn hold_at(&self, request: usize) {
+        self.sent.store(0, Ordering::SeqCst);
+        *self.hold.lock().unwrap() = Some(request);
     }
 
     pub(crate) fn mend(&self) {
@@ -117,7 +127,11 @@ impl Transport for Wire {
             }
         }
         let number = self.sent.fetch_add(1, Ordering::SeqCst) + 1;
-        let cut = *self.cut.lock().unwrap();
+        let (cut, hold) = (*self.cut.lock().unwrap(), *self.hold.lock().unwrap());
+        if hold == Some(number) {
+            self.is_held.notify_one();
+            self.go_on.notified().await;
+        }
         match cut {
             Some((at, heard)) if at == number => {
                 if heard {
@@ -160,7 +174,7 @@ pub(crate) struct World {
     pub(crate) orders: Orders,
     pub(crate) method: AcmeChallenge,
     pub(crate) profile: Option<String>,
-    _dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl World {
@@ -193,6 +207,9 @@ impl World {
             sent: AtomicUsize::new(0),
             cut: Mutex::default(),
             was_cut: tokio::sync::Notify::new(),
+            hold: Mutex::default(),
+            is_held: tokio::sync::Notify::new(),
+            go_on: tokio::sync::Notify::new(),
         });
         let lease = store.take_lease("certificates", "test", LEASE_FOR).await.unwrap().unwrap();
         let mut world = Self {
@@ -208,7 +225,7 @@ impl World {
             lease,
             method: AcmeChallenge::Http01,
             profile: None,
-            _dir: dir,
+            dir,
         };
         world.restart();
         world
@@ -232,6 +249,9 @@ impl World {
                 sent: AtomicUsize::new(0),
                 cut: Mutex::default(),
                 was_cut: tokio::sync::Notify::new(),
+                hold: Mutex::default(),
+                is_held: tokio::sync::Notify::new(),
+                go_on: tokio::sync::Notify::new(),
             });
             authorities.push(authority("second", second, wire));
         }

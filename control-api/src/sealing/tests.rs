@@ -26,6 +26,7 @@ impl World {
         tokio::spawn(publisher.clone().run(std::future::pending()));
         let elsewhere: Elsewhere = Arc::new(|_| Ok(()));
         let rotation = SealRotation::new(publisher, store.clone(), keeper.clone(), elsewhere);
+        let rotation = SealRotation { settled_after: Duration::ZERO, ..rotation };
         Self { store, keeper, rotation, _dir: dir }
     }
 
@@ -103,6 +104,36 @@ async fn accounts_and_open_orders_open_under_the_new_key_when_the_old_one_is_gon
         let opened = world.keeper.open_key(AcmeOrder::KEY_PURPOSE, &order.id, &order.key).unwrap();
         assert_eq!(opened.as_slice(), b"key of an order");
     }
+}
+
+/// Another control process seals under the key before until it has read the key file again.
+#[tokio::test]
+async fn the_key_before_stays_until_who_has_not_heard_of_the_new_one_has() {
+    let mut world = World::new().await;
+    world.rotation.settled_after = Duration::from_secs(3_600);
+    let old = world.keeper.id();
+    let late = world.order("a.example");
+    let mut transaction = world.write().await;
+    transaction.set_note(NOTE, REQUESTED).await.unwrap();
+    transaction.commit("test", "test", json!({})).await.unwrap();
+    for _ in 0..STEPS {
+        world.rotation.step().await.unwrap();
+    }
+    assert_eq!(world.keeper.previous_id(), Some(old.clone()));
+    assert_ne!(world.keeper.id(), old);
+
+    // It commits what it sealed when all that was there had been wrapped anew.
+    let mut transaction = world.write().await;
+    assert!(transaction.open_acme_order(&late, "").await.unwrap());
+    transaction.finish().await.unwrap();
+    world.rotation.settled_after = Duration::ZERO;
+    for _ in 0..STEPS {
+        world.rotation.step().await.unwrap();
+    }
+    assert_eq!(world.keeper.previous_id(), None, "it is gone in its time");
+    let kept = world.store.acme_order("a.example").await.unwrap().unwrap();
+    let opened = world.keeper.open_key(AcmeOrder::KEY_PURPOSE, &kept.id, &kept.key).unwrap();
+    assert_eq!(opened.as_slice(), b"key of an order");
 }
 
 #[tokio::test]

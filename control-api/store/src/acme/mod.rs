@@ -360,11 +360,25 @@ impl Transaction {
         Ok(opened)
     }
 
-    /// Keeps how far an order is.
+    /// Keeps how far an order is. Its key stays as it is here: a rotation may have wrapped it anew since the order was
+    /// read, and the key-encryption key that opens the copy may be gone. An order that is over stays so.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     pub async fn save_acme_order(&mut self, order: &AcmeOrder) -> Result<(), StoreError> {
+        match self.turn.acme_order(&order.name).await? {
+            Some(kept) if kept.id == order.id => {
+                self.turn.save_acme_order(&AcmeOrder { key: kept.key, ..order.clone() }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps an order whose key was wrapped anew.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    pub async fn save_rewrapped_acme_order(&mut self, order: &AcmeOrder) -> Result<(), StoreError> {
         self.turn.save_acme_order(order).await
     }
 
