@@ -7,11 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use schoolgate_config::model::{Certificate, CertificateRef, Fingerprint};
+use schoolgate_config::model::{Certificate, CertificateRef, Der, Fingerprint};
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::time::Clock;
 use schoolgate_store::{Actor, CertificateWant, Lease, Store, StoreError};
-use serde_bytes::ByteBuf;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -223,7 +222,7 @@ impl Worker {
         let issuer = self.authority.name().to_owned();
         Ok(Certificate {
             about: CertificateRef { fingerprint, names, not_before, not_after, issuer },
-            chain: issued.chain.into_iter().map(ByteBuf::from).collect(),
+            chain: issued.chain.into_iter().map(Der::from).collect(),
             key: sealed,
         })
     }

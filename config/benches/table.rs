@@ -8,7 +8,10 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use schoolgate_config::identity::{RequestFacts, decide};
 use schoolgate_config::model::*;
-use schoolgate_config::snapshot::{Change, Delta, Object, Snapshot, decode_delta, encode_delta};
+use schoolgate_config::seal::Keeper;
+use schoolgate_config::snapshot::{
+    Change, Delta, Object, Snapshot, decode_delta, decode_snapshot, encode_delta, encode_snapshot, share_chains,
+};
 use schoolgate_config::table::{NoLive, RoutingTable};
 
 fn tenant(n: u32) -> Tenant {
@@ -119,5 +122,44 @@ fn routes(c: &mut Criterion) {
     }
 }
 
-criterion_group!(table_benches, benches, routes);
+/// Bytes of this process in memory.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1_024
+}
+
+/// What a certificate costs in a table that was read in parts, as a proxy reads it from disk: a leaf of 900 bytes below
+/// two intermediates of 1,200 that all have in common.
+#[expect(clippy::print_stderr, reason = "a figure that Criterion has no form for")]
+fn memory(_: &mut Criterion) {
+    const MANY: u32 = 100_000;
+    const PART: u32 = 4_096;
+    let keeper = Keeper::new(&[7; 32]);
+    let part = |from: u32| {
+        let certificate = |n: u32| {
+            let leaf = n.to_le_bytes().repeat(225);
+            let fingerprint = Fingerprint::of(&leaf);
+            let names = vec![format!("erp.school-{n}.example")];
+            let about = CertificateRef { fingerprint, names, not_before: 0, not_after: 1, issuer: "acme".to_owned() };
+            let chain = [leaf, vec![1; 1_200], vec![2; 1_200]].map(Der::from).into();
+            let key = keeper.seal(Certificate::KEY_PURPOSE, &fingerprint.to_string(), &[0; 138]);
+            Object::from(Certificate { about, chain, key })
+        };
+        let objects = (from..MANY.min(from + PART)).map(certificate).collect();
+        encode_snapshot(&Snapshot { revision: Revision(1), objects })
+    };
+    let before = resident();
+    let read = (0..MANY).step_by(PART as usize).flat_map(|from| decode_snapshot(&part(from)).expect("whole").objects);
+    let mut objects: Vec<Object> = read.collect();
+    share_chains(&mut objects);
+    let snapshot = Snapshot { revision: Revision(1), objects };
+    let table = RoutingTable::from_snapshot(&snapshot, &NoLive, None).expect("holds together");
+    drop(snapshot);
+    let bytes = (resident() - before) / u64::from(MANY);
+    eprintln!("table/memory of a certificate: {bytes} bytes, measured over {MANY}");
+    drop(black_box(table));
+}
+
+criterion_group!(table_benches, memory, benches, routes);
 criterion_main!(table_benches);

@@ -204,11 +204,10 @@ fn event(ending: &Ending, now_ms: i64) -> NewEvent {
 mod tests {
     use std::sync::Arc;
 
-    use schoolgate_config::model::{CertificateRef, Domain, Fingerprint, Pool, Tenant};
+    use schoolgate_config::model::{CertificateRef, Der, Domain, Fingerprint, Pool, Tenant};
     use schoolgate_config::seal::Keeper;
     use schoolgate_config::time::ManualClock;
     use schoolgate_store::{Actor, EventQuery, OpenMode};
-    use serde_bytes::ByteBuf;
 
     use super::*;
 
@@ -288,7 +287,7 @@ mod tests {
                     not_after,
                     issuer: issuer.to_owned(),
                 },
-                chain: vec![ByteBuf::from(der)],
+                chain: vec![Der::from(der)],
                 key: Keeper::new(&[7; 32]).seal(Certificate::KEY_PURPOSE, &fingerprint.to_string(), b"key"),
             };
             let mut transaction = self.store.begin(Actor::system("test")).await.unwrap();

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use schoolgate_config::model::{
-    AcmeAccount, CaId, Certificate, CertificateRef, Challenge, ChallengeAnswer, Domain, DomainName, Fingerprint, Zone,
+    AcmeAccount, CaId, Certificate, CertificateRef, Challenge, ChallengeAnswer, Der, Domain, DomainName, Fingerprint,
+    Zone,
 };
 use schoolgate_store::acme::{AcmeOrder, OrderStep, Proof};
 use schoolgate_store::{Lease, StoreError, Transaction};
-use serde_bytes::ByteBuf;
 use serde_json::json;
 use tracing::debug;
 
@@ -250,7 +250,7 @@ impl Orders {
                 not_after: issued.not_after,
                 issuer: "acme".to_owned(),
             },
-            chain: issued.chain.into_iter().map(ByteBuf::from).collect(),
+            chain: issued.chain.into_iter().map(Der::from).collect(),
             key: keeper.seal(Certificate::KEY_PURPOSE, &fingerprint.to_string(), &pkcs8),
         };
         self.activate(lease, order, certificate).await?;

@@ -1,6 +1,9 @@
 //! Certificates: what is known of one, and the material a proxy needs to serve it.
 
-use serde::{Deserialize, Serialize};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::ByteBuf;
 use utoipa::ToSchema;
 
@@ -43,8 +46,8 @@ impl CertificateRef {
 pub struct Certificate {
     /// What is known of it.
     pub about: CertificateRef,
-    /// DER, leaf first, without the root.
-    pub chain: Vec<ByteBuf>,
+    /// Leaf first, without the root.
+    pub chain: Vec<Der>,
     /// PKCS#8, sealed for the purpose [`Certificate::KEY_PURPOSE`] and the fingerprint.
     pub key: SealedKey,
 }
@@ -52,4 +55,48 @@ pub struct Certificate {
 impl Certificate {
     /// What the key is sealed for; see [`crate::seal`].
     pub const KEY_PURPOSE: &'static str = "tls-certificate";
+}
+
+/// One certificate of a chain in DER. A clone is another handle to the same bytes: a hundred thousand certificates have
+/// a handful of intermediates between them.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Der(Arc<[u8]>);
+
+impl Der {
+    /// Whether two handles share their bytes.
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl From<Vec<u8>> for Der {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl Deref for Der {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Der {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Der({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for Der {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Der {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(ByteBuf::deserialize(deserializer)?.into_vec().into())
+    }
 }

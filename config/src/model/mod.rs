@@ -26,7 +26,7 @@ mod zone;
 
 pub use balance::{Balance, CookieName, CookieNameError, SameSite, StickyCookie};
 pub use canary::{Canary, CanaryAsked, CanaryBy, CookieMatch, Percent};
-pub use certificate::{Certificate, CertificateRef};
+pub use certificate::{Certificate, CertificateRef, Der};
 pub use challenge::{AcmeAccount, Challenge, ChallengeAnswer, Thumbprint, ThumbprintError};
 pub use context_key::{ContextKey, ContextKeyState, ContextKeyTimes};
 pub use domain::{CertificateState, Domain, Ownership, Routing};

@@ -3,10 +3,12 @@
 //! A [`Snapshot`] is a list of objects, a [`Delta`] a list of changes. Neither is trusted: the one way to use them is
 //! [`crate::table::RoutingTable`], which checks the whole graph, so a table that does not hold together cannot exist.
 
+mod chains;
 mod delta;
 mod object;
 mod wire;
 
+pub use chains::share_chains;
 pub use delta::{Change, Delta};
 pub use object::{Object, ObjectKey, ObjectKind};
 pub use wire::{SCHEMA, SCHEMA_OLDEST, WireError, decode_delta, decode_snapshot, encode_delta, encode_snapshot};

@@ -13,7 +13,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Delta, Snapshot};
+use super::{Delta, Snapshot, share_chains};
 
 /// The schema written.
 pub const SCHEMA: u8 = 1;
@@ -62,7 +62,9 @@ pub fn encode_delta(delta: &Delta) -> Vec<u8> {
 /// # Errors
 /// [`WireError`]; nothing is half-read.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<Snapshot, WireError> {
-    decode(SNAPSHOT, "snapshot", bytes)
+    let mut snapshot: Snapshot = decode(SNAPSHOT, "snapshot", bytes)?;
+    share_chains(&mut snapshot.objects);
+    Ok(snapshot)
 }
 
 /// Reads a delta.

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::check::{Violation, Violations, count};
-use super::{Live, PoolEntry, RoutingTable, TenantEntry};
+use super::{Live, Map, PoolEntry, RoutingTable, TenantEntry};
 use crate::model::{
-    Challenge, ChallengeAnswer, DomainName, IssuerId, Plan, Pool, Revision, Route, RouteId, RouteScope, Tenant,
-    TenantId, TokenIssuer, Zone,
+    Certificate, Challenge, ChallengeAnswer, Der, DomainName, Fingerprint, IssuerId, Plan, Pool, Revision, Route,
+    RouteId, RouteScope, Tenant, TenantId, TokenIssuer, Zone,
 };
 use crate::snapshot::{Change, Delta, Object, ObjectKey, Snapshot};
 
@@ -113,9 +113,7 @@ impl<'a, L: Live> Building<'a, L> {
                 self.forget_route(&route.id);
                 self.remember_route(route);
             }
-            Object::Certificate(certificate) => {
-                self.table.certificates.insert(certificate.about.fingerprint, certificate.clone());
-            }
+            Object::Certificate(certificate) => self.put_certificate(certificate),
             Object::ContextKey(key) => {
                 self.table.context_keys.insert(key.id.clone(), key.clone());
             }
@@ -186,9 +184,7 @@ impl<'a, L: Live> Building<'a, L> {
                 self.table.domains.remove(name.as_str());
             }
             ObjectKey::Route(id) => self.forget_route(id),
-            ObjectKey::Certificate(fingerprint) => {
-                self.table.certificates.remove(fingerprint);
-            }
+            ObjectKey::Certificate(fingerprint) => self.forget_certificate(fingerprint),
             ObjectKey::ContextKey(id) => {
                 self.table.context_keys.remove(id);
             }
@@ -226,6 +222,23 @@ impl<'a, L: Live> Building<'a, L> {
         }
         if let Some(zone) = &issuer.zone {
             count(&mut self.table.refs.zone, zone, more);
+        }
+    }
+
+    fn put_certificate(&mut self, certificate: &Arc<Certificate>) {
+        self.forget_certificate(&certificate.about.fingerprint);
+        let certificate = share_chain(certificate, &self.table.intermediates);
+        for der in certificate.chain.iter().skip(1) {
+            count(&mut self.table.intermediates, der, true);
+        }
+        self.table.certificates.insert(certificate.about.fingerprint, certificate);
+    }
+
+    fn forget_certificate(&mut self, fingerprint: &Fingerprint) {
+        if let Some(old) = self.table.certificates.remove(fingerprint) {
+            for der in old.chain.iter().skip(1) {
+                count(&mut self.table.intermediates, der, false);
+            }
         }
     }
 
@@ -483,6 +496,17 @@ impl<'a, L: Live> Building<'a, L> {
             violations.push(Violation::InUse { object: key.clone(), users: *users, what });
         }
     }
+}
+
+/// The certificate with the intermediates that the table has already, in the place of its own copies.
+fn share_chain(certificate: &Arc<Certificate>, known: &Map<Der, u64>) -> Arc<Certificate> {
+    let shared = |der: &Der| known.get_key_value(der).map_or_else(|| der.clone(), |(known, _)| known.clone());
+    let is_shared = |der: &Der| shared(der).is_shared_with(der);
+    if certificate.chain.iter().skip(1).all(is_shared) {
+        return Arc::clone(certificate);
+    }
+    let chain = certificate.chain.iter().take(1).cloned().chain(certificate.chain.iter().skip(1).map(shared));
+    Arc::new(Certificate { about: certificate.about.clone(), chain: chain.collect(), key: certificate.key.clone() })
 }
 
 /// Stands in for a plan that is not there, until the check at the end refuses the table.

@@ -19,7 +19,7 @@ pub use check::{Violation, Violations};
 pub use route_list::{RouteConflict, RouteList};
 
 use crate::model::{
-    AcmeAccount, CaId, Certificate, Challenge, ContextKey, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan,
+    AcmeAccount, CaId, Certificate, Challenge, ContextKey, Der, Domain, DomainName, Fingerprint, IssuerId, KeyId, Plan,
     PlanId, Platform, Pool, PoolId, Revision, Route, RouteId, RouteScope, Slug, Tenant, TenantId, TokenIssuer, Zone,
 };
 use crate::snapshot::{Object, Snapshot};
@@ -95,6 +95,8 @@ pub struct RoutingTable<L: Live = NoLive> {
     platform_routes: RouteList,
     public_routes: RouteList,
     certificates: Map<Fingerprint, Arc<Certificate>>,
+    /// What chains have above their leaves, held once, and in how many chains each is.
+    intermediates: Map<Der, u64>,
     context_keys: Map<KeyId, Arc<ContextKey>>,
     issuers: Map<IssuerId, Arc<TokenIssuer>>,
     /// By the `iss` of their tokens.
@@ -121,6 +123,7 @@ impl<L: Live> Clone for RoutingTable<L> {
             platform_routes: self.platform_routes.clone(),
             public_routes: self.public_routes.clone(),
             certificates: self.certificates.clone(),
+            intermediates: self.intermediates.clone(),
             context_keys: self.context_keys.clone(),
             issuers: self.issuers.clone(),
             issuer_names: self.issuer_names.clone(),
@@ -148,6 +151,7 @@ impl<L: Live> Default for RoutingTable<L> {
             platform_routes: RouteList::default(),
             public_routes: RouteList::default(),
             certificates: Map::default(),
+            intermediates: Map::default(),
             context_keys: Map::default(),
             issuers: Map::default(),
             issuer_names: Map::default(),

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::identity;
 use crate::model::*;
-use crate::snapshot::{Change, Delta, Object, ObjectKey};
+use crate::snapshot::{Change, Delta, Object, ObjectKey, decode_delta, decode_snapshot, encode_delta, encode_snapshot};
 
 const SLUGS: [&str; 5] = ["ash", "birch", "cedar", "elm", "fir"];
 const NAMES: [&str; 6] =
@@ -274,4 +274,58 @@ fn a_snapshot_of_an_earlier_release_reads_and_holds_together() {
         keeper.open_key(ContextKey::KEY_PURPOSE, key.id.as_str(), &key.private).expect("opens");
     }
     assert_eq!(table.to_snapshot().objects.len(), snapshot.objects.len());
+}
+
+/// A certificate with a leaf of its own below these intermediates.
+fn certificate(n: u8, above: &[&[u8]]) -> Certificate {
+    let leaf = vec![n; 900];
+    let fingerprint = Fingerprint::of(&leaf);
+    let names = vec![format!("erp.school-{n}.example")];
+    let about = CertificateRef { fingerprint, names, not_before: 0, not_after: 1, issuer: "acme".into() };
+    let chain = std::iter::once(leaf).chain(above.iter().map(|der| der.to_vec())).map(Der::from).collect();
+    let key = crate::seal::Keeper::new(&[7; 32]).seal(Certificate::KEY_PURPOSE, &fingerprint.to_string(), b"key");
+    Certificate { about, chain, key }
+}
+
+/// How many copies of what is above the leaves a table holds.
+fn copies(table: &RoutingTable) -> usize {
+    let mut held: Vec<&Der> = Vec::new();
+    for der in table.certificates().flat_map(|certificate| certificate.chain.iter().skip(1)) {
+        if !held.iter().any(|other| other.is_shared_with(der)) {
+            held.push(der);
+        }
+    }
+    held.len()
+}
+
+#[test]
+fn chains_share_the_intermediates_they_have_in_common_however_they_came() {
+    let above: [&[u8]; 2] = [&[1; 1_200], &[2; 1_300]];
+    let mut snapshot = base();
+    snapshot.objects.extend((0..10).map(|n| Object::from(certificate(n, &above))));
+    let given = RoutingTable::from_snapshot(&snapshot, &NoLive, None).expect("holds together");
+    assert_eq!(copies(&given), 2, "each of the ten came with its own");
+    let read = decode_snapshot(&encode_snapshot(&snapshot)).expect("reads");
+    let read = RoutingTable::from_snapshot(&read, &NoLive, None).expect("holds together");
+    assert_eq!(copies(&read), 2);
+
+    let change = |table: &RoutingTable, change: Change| {
+        let delta = Delta { from: table.revision(), to: table.revision().next(), changes: vec![change] };
+        let delta = decode_delta(&encode_delta(&delta)).expect("reads");
+        table.apply(&delta, &NoLive).expect("holds together")
+    };
+    let mut table = change(&read, Change::Put(certificate(10, &above).into()));
+    table = change(&table, Change::Put(certificate(11, &above[..1]).into()));
+    table = change(&table, Change::Put(certificate(12, &[b"of another CA"]).into()));
+    assert_eq!((copies(&table), table.intermediates.len()), (3, 3));
+    // Certificates are as they were, but for where their bytes are.
+    let found = table.certificate(&certificate(10, &above).about.fingerprint).expect("there");
+    assert_eq!(found.chain, certificate(10, &above).chain);
+
+    table = change(&table, Change::Remove(ObjectKey::Certificate(certificate(12, &[]).about.fingerprint)));
+    assert_eq!(table.intermediates.len(), 2, "what nobody has is not kept");
+    for n in 0..12 {
+        table = change(&table, Change::Remove(ObjectKey::Certificate(certificate(n, &[]).about.fingerprint)));
+    }
+    assert!(table.intermediates.is_empty());
 }

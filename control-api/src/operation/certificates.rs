@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use serde_bytes::ByteBuf;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
-use schoolgate_config::model::{Certificate, CertificateRef, Domain, DomainName, Fingerprint, Slug, TenantId};
+use schoolgate_config::model::{Certificate, CertificateRef, Der, Domain, DomainName, Fingerprint, Slug, TenantId};
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::table::RoutingTable;
 use schoolgate_config::time::rfc3339;
@@ -171,7 +170,7 @@ pub(crate) fn chain(store: &Store, operator: &Operator, text: &str) -> Result<St
     let fingerprint = fingerprint(text)?;
     let head = store.head();
     let certificate = head.table.certificate(&fingerprint).ok_or_else(|| missing(&fingerprint))?;
-    Ok(brought::pem(certificate.chain.iter().map(|der| der.as_slice())))
+    Ok(brought::pem(certificate.chain.iter().map(|der| &**der)))
 }
 
 fn fingerprint(text: &str) -> Result<Fingerprint, Refusal> {
@@ -213,7 +212,7 @@ pub(crate) async fn upload(work: &mut Work, keeper: &Keeper, body: &Value) -> Re
             not_after: brought.not_after,
             issuer: CertificateRef::UPLOADED.to_owned(),
         },
-        chain: brought.chain.into_iter().map(ByteBuf::from).collect(),
+        chain: brought.chain.into_iter().map(Der::from).collect(),
         key: keeper.seal(Certificate::KEY_PURPOSE, &fingerprint.to_string(), &brought.key),
     };
     let stored = work.transaction.upload_certificate(certificate).await?;

@@ -6,8 +6,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use schoolgate_config::model::{
-    AcmeAccount, Certificate, CertificateRef, Challenge, ChallengeAnswer, Domain, DomainName, Fingerprint, Ownership,
-    Plan, PlanId, Pool, PoolId, Revision, Routing, Slug, Tenant, TenantId, TenantState, TokenIssuer, Zone,
+    AcmeAccount, Certificate, CertificateRef, Challenge, ChallengeAnswer, Der, Domain, DomainName, Fingerprint,
+    Ownership, Plan, PlanId, Pool, PoolId, Revision, Routing, Slug, Tenant, TenantId, TenantState, TokenIssuer, Zone,
 };
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::snapshot::{Change, ObjectKey, ObjectKind};
@@ -130,7 +130,7 @@ fn certificate(name: &str, serial: u8) -> Certificate {
             not_after: 10,
             issuer: "internal".into(),
         },
-        chain: vec![serde_bytes::ByteBuf::from(vec![serial; 500])],
+        chain: vec![Der::from(vec![serial; 500])],
         key: Keeper::new(&[1; 32]).seal(Certificate::KEY_PURPOSE, &fingerprint.to_string(), b"key"),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schoolgate_config::feed::{FeedAnswer, NodeReport};
-use schoolgate_config::model::{Certificate, CertificateRef, Fingerprint, Revision, Zone};
+use schoolgate_config::model::{Certificate, CertificateRef, Der, Fingerprint, Revision, Zone};
 use schoolgate_config::seal::Keeper;
 use schoolgate_config::time::{Clock, SystemClock};
 use schoolgate_control_api::publish::{FeedServer, Publisher};
@@ -15,7 +15,6 @@ use schoolgate_control_api::{
 use schoolgate_dns::{CaIdentity, Checker, CheckerOptions, ProbeOptions};
 use schoolgate_store::{Actor, OpenMode, Store};
 use schoolgate_testkit::{Api, ApiAnswer, Dns};
-use serde_bytes::ByteBuf;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -179,7 +178,7 @@ async fn issue(store: Store) {
                 issuer: "internal".into(),
             };
             let key = keeper.seal(Certificate::KEY_PURPOSE, &fingerprint.to_string(), b"key");
-            let certificate = Certificate { about, chain: vec![ByteBuf::from(leaf)], key };
+            let certificate = Certificate { about, chain: vec![Der::from(leaf)], key };
             let mut transaction = store.begin(Actor::system("acme")).await.expect("a transaction");
             transaction.certificate_issued(&want, certificate, i64::MAX >> 1).await.expect("noted");
             transaction.commit("certificate.issue", &want.name, Value::Null).await.expect("committed");

@@ -5,7 +5,7 @@
 //! A certificate that cannot be opened or read is no reason to refuse: one school's broken upload must not hold back
 //! the others' changes. It is left out, said aloud, and what it was to replace goes on serving.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -17,7 +17,7 @@ use rustls::sign::CertifiedKey;
 use schoolgate_config::feed::FeedAnswer;
 use schoolgate_config::model::{Certificate, ContextKey, ContextKeyState, Fingerprint, Revision};
 use schoolgate_config::seal::Keeper;
-use schoolgate_config::snapshot::{Change, Delta, Object, ObjectKey, Snapshot};
+use schoolgate_config::snapshot::{Delta, ObjectKey, Snapshot};
 use schoolgate_config::table::{Live, RoutingTable, Violations};
 use schoolgate_config::time::Clock;
 use tokio::time::{Instant, sleep};
@@ -180,25 +180,6 @@ impl<L: Live> Adoption<L> {
 
     fn restore(&self, stored: Stored, now_ms: i64) -> Result<(), LastGoodError> {
         let Stored { snapshot, deltas } = stored;
-        // Opening keys takes longer than compiling, and needs nothing of it.
-        let mut certificates: HashMap<Fingerprint, Arc<Certificate>> = HashMap::new();
-        for object in &snapshot.objects {
-            if let Object::Certificate(certificate) = object {
-                certificates.insert(certificate.about.fingerprint, Arc::clone(certificate));
-            }
-        }
-        for change in deltas.iter().flat_map(|delta| &delta.changes) {
-            match change {
-                Change::Put(Object::Certificate(certificate)) => {
-                    certificates.insert(certificate.about.fingerprint, Arc::clone(certificate));
-                }
-                Change::Remove(ObjectKey::Certificate(fingerprint)) => {
-                    certificates.remove(fingerprint);
-                }
-                _ => {}
-            }
-        }
-        let certificates: Vec<Arc<Certificate>> = certificates.into_values().collect();
         let compiled = RoutingTable::from_snapshot(&snapshot, &self.parts.live, None);
         let table = compiled.and_then(|mut table| {
             for delta in &deltas {
@@ -210,6 +191,8 @@ impl<L: Live> Adoption<L> {
             Ok(table) => table,
             Err(violations) => return self.set_aside(&violations.to_string(), now_ms),
         };
+        // The table's own, whose chains share what they have in common.
+        let certificates: Vec<Arc<Certificate>> = table.certificates().cloned().collect();
         if certificates.len() < MANY {
             self.serve(Arc::new(table), self.open_certificates(&certificates), Vec::new());
             return Ok(());
@@ -476,7 +459,7 @@ fn with_key<T>(
     let key = keeper
         .open_key(Certificate::KEY_PURPOSE, &about.fingerprint.to_string(), &certificate.key)
         .map_err(|error| chain(&error))?;
-    let chain_der: Vec<&[u8]> = certificate.chain.iter().map(|der| der.as_slice()).collect();
+    let chain_der: Vec<&[u8]> = certificate.chain.iter().map(|der| &**der).collect();
     let material = Material {
         fingerprint: about.fingerprint,
         names: &about.names,

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use schoolgate_config::model::Revision;
 use schoolgate_config::snapshot::{
-    Delta, Object, Snapshot, WireError, decode_delta, decode_snapshot, encode_delta, encode_snapshot,
+    Delta, Object, Snapshot, WireError, decode_delta, decode_snapshot, encode_delta, encode_snapshot, share_chains,
 };
 
 const BASE: &str = "base";
@@ -535,7 +535,8 @@ fn read_base(file: File) -> Result<Snapshot, Damage> {
         Ok::<_, Damage>(parts)
     })?;
     parts.sort_unstable_by_key(|(place, _)| *place);
-    let objects = parts.into_iter().flat_map(|(_, objects)| objects).collect();
+    let mut objects: Vec<Object> = parts.into_iter().flat_map(|(_, objects)| objects).collect();
+    share_chains(&mut objects);
     Ok(Snapshot { revision, objects })
 }
 

@@ -11,7 +11,7 @@ use rcgen::{
 };
 use ring::signature::KeyPair as _;
 use schoolgate_config::model::{
-    Backend, BackendId, Certificate, CertificateRef, ContextKey, ContextKeyState, Domain, DomainName, Fingerprint,
+    Backend, BackendId, Certificate, CertificateRef, ContextKey, ContextKeyState, Der, Domain, DomainName, Fingerprint,
     Limits, Ownership, Plan, Pool, PoolKindRule, Quota, QuotaMode, Revision, Routing, Tenant, TenantId,
 };
 use schoolgate_config::seal::Keeper;
@@ -240,7 +240,7 @@ fn certificate(authority: &Authority, name: &str, keeper: &Keeper) -> anyhow::Re
             not_after: 4_070_908_800,
             issuer: "internal".to_owned(),
         },
-        chain: leaf.chain_der.into_iter().map(ByteBuf::from).collect(),
+        chain: leaf.chain_der.into_iter().map(Der::from).collect(),
         key,
     })))
 }

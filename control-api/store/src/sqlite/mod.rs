@@ -33,7 +33,7 @@ use sqlx::sqlite::{
 };
 use tokio::sync::{Mutex, watch};
 
-use schoolgate_config::snapshot::Object;
+use schoolgate_config::snapshot::{Object, share_chains};
 use schoolgate_config::time::Clock;
 
 use crate::OpenMode;
@@ -211,7 +211,8 @@ async fn read_everything(readers: &SqlitePool) -> Result<(u64, Vec<Object>), sql
     // One transaction, so that the number belongs to the objects.
     let mut transaction = readers.begin().await?;
     let change: Option<i64> = sqlx::query_scalar("SELECT max(number) FROM audit").fetch_one(&mut *transaction).await?;
-    let objects = objects::everything(&mut transaction).await?;
+    let mut objects = objects::everything(&mut transaction).await?;
+    share_chains(&mut objects);
     transaction.rollback().await?;
     Ok((change.unwrap_or(0).cast_unsigned(), objects))
 }
