@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use schoolgate_testkit::{Dns, Origin, Pebble, Site, TlsConn, until};
+use schoolgate_testkit::{Dns, Link, Origin, Pebble, Site, TlsConn, until};
 use serde_json::{Value, json};
 
 use crate::{gateway, pool, school};
@@ -12,18 +12,21 @@ use crate::{gateway, pool, school};
 /// An order is some requests and some polls; the machine may be busy.
 const WITHIN: Duration = Duration::from_secs(60);
 
-struct World {
-    dns: Dns,
-    pebble: Pebble,
-    site: Site,
+pub(crate) struct World {
+    pub(crate) dns: Dns,
+    pub(crate) pebble: Pebble,
+    pub(crate) site: Site,
+    /// What the checks find at port 80 of the gateway's addresses: at first the origin.
+    pub(crate) door: Link,
     // Answers where the gateway should: in its pool it is right, at a school's address it is not.
     _origin: Origin,
 }
 
 impl World {
     /// A gateway with an account at Pebble, whose checks look at a port where something else answers.
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (dns, origin) = (Dns::start().await, Origin::start().await);
+        let door = Link::to(origin.addr()).await;
         for zone in ["example", "ash.example", "schools.example", "test"] {
             dns.records.zone(zone);
         }
@@ -36,7 +39,7 @@ impl World {
              [platform]\nzones = [\"localhost\", \"schools.example\"]\naddresses = [\"127.0.0.1\"]",
             pebble.settings().replace("[acme]\n", "[acme]\ninternal = [\"localhost\", \"schools.example\"]\n"),
             dns.authoritative_port(),
-            origin.addr().port(),
+            door.addr().port(),
         );
         let site = gateway().settings(&settings).up().await;
         let text = std::fs::read_to_string(site.data().join("run/addresses.json")).expect("addresses");
@@ -46,7 +49,7 @@ impl World {
         pebble.start(site.http(), site.https()).await;
         pool(&site.api(), "web", &[&origin]).await;
         school(&site.api(), "ash", "web").await;
-        let world = Self { dns, pebble, site, _origin: origin };
+        let world = Self { dns, pebble, site, door, _origin: origin };
         // A name that counts as owned is ordered without a check: with it comes the account.
         world.add("first.ash.test").await;
         world.issued("first.ash.test").await;
@@ -58,7 +61,7 @@ impl World {
     }
 
     /// A domain whose proof is set; gives the values of its CNAMEs.
-    async fn proven(&self, name: &str) -> (String, String) {
+    pub(crate) async fn proven(&self, name: &str) -> (String, String) {
         let made = self.add(name).await;
         let value = |n: usize| made["records"][n]["value"].as_str().expect("text").to_owned();
         self.dns.records.add(&format!("_schoolgate.{name} TXT {}", value(0)));
@@ -94,7 +97,7 @@ impl World {
         .await
     }
 
-    async fn serves(&self, name: &str) {
+    pub(crate) async fn serves(&self, name: &str) {
         let root = self.pebble.root().await;
         until(WITHIN, async || TlsConn::connect(self.site.https(), name, &["http/1.1"], &root).await.ok().map(|_| ()))
             .await;

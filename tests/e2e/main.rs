@@ -20,6 +20,7 @@ mod hostile_input;
 mod identity;
 mod instances;
 mod issuers;
+mod ladder;
 mod leaving;
 mod limits;
 mod load;
