@@ -17,6 +17,15 @@ use crate::{SOON, gateway};
 /// Seconds of chaos, unless `SCHOOLGATE_CHAOS_S` says otherwise.
 const SECONDS: u64 = 30;
 
+/// The rules of the pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    /// Of who wants no request to fail: backends are checked, times are short, a request is tried on three of them.
+    Careful,
+    /// As they are when nobody says anything.
+    Default,
+}
+
 /// The schools, and whose backends may answer them: the begin of their names.
 const SCHOOLS: [(&str, &str, &str); 4] =
     [("ash", "web", "web-"), ("birch", "web", "web-"), ("cedar", "web", "web-"), ("dogwood", "own", "own-")];
@@ -43,7 +52,16 @@ impl Seen {
 }
 
 #[tokio::test]
-async fn no_idempotent_request_fails_while_a_healthy_backend_remains() {
+async fn no_idempotent_request_fails_while_one_healthy_backend_remains() {
+    chaos(Rules::Careful).await;
+}
+
+#[tokio::test]
+async fn nor_with_the_rules_that_a_pool_has_by_itself() {
+    chaos(Rules::Default).await;
+}
+
+async fn chaos(rules: Rules) {
     let told = |name: &str| {
         #[expect(clippy::disallowed_methods, reason = "how long, and which chances: asked by who runs the test")]
         std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok())
@@ -64,12 +82,16 @@ async fn no_idempotent_request_fails_while_a_healthy_backend_remains() {
     let api = site.api();
     for (pool, processes) in &pools {
         let backends: Vec<_> = processes.iter().map(|p| json!({"address": p.url()})).collect();
-        let body = json!({
+        let mut body = json!({
             "id": pool, "kind": if *pool == "own" { "dedicated" } else { "shared" }, "backends": backends,
-            "health_check": {"interval_ms": 200, "timeout_ms": 2000, "healthy_after": 1, "unhealthy_after": 2},
-            "timeouts": {"connect_ms": 1000, "first_byte_ms": 2000, "idle_ms": 2000},
-            "ejection": {"base_ms": 500, "panic_percent": 1}, "retry": {"attempts": 3, "budget_percent": 100},
         });
+        if rules == Rules::Careful {
+            body["health_check"] =
+                json!({"interval_ms": 200, "timeout_ms": 2000, "healthy_after": 1, "unhealthy_after": 2});
+            body["timeouts"] = json!({"connect_ms": 1000, "first_byte_ms": 2000, "idle_ms": 2000});
+            body["ejection"] = json!({"base_ms": 500, "panic_percent": 1});
+            body["retry"] = json!({"attempts": 3, "budget_percent": 100});
+        }
         api.post("pools", body).await.expect(201);
     }
     for (slug, pool, _) in SCHOOLS {
@@ -88,18 +110,18 @@ async fn no_idempotent_request_fails_while_a_healthy_backend_remains() {
     let (descriptors, memory) = (descriptors(&site), rss_kib(&site));
 
     let until = Instant::now() + lasts;
-    let mut trouble = Vec::new();
+    let mut disturbing = Vec::new();
     for (n, (pool, processes)) in (0_u64..).zip(pools) {
-        // One healthy backend remains: one at a time is in trouble, and the next only when all see it well again.
         let (site, stop) = (Arc::clone(&site), until);
-        trouble.push(tokio::spawn(async move { disturb(&site, pool, processes, seed.wrapping_add(n), stop).await }));
+        let chance = Chance(seed.wrapping_add(n) | 1);
+        disturbing.push(tokio::spawn(async move { disturb(&site, pool, processes, chance, stop).await }));
     }
     let changing = {
         let (site, stop) = (Arc::clone(&site), Arc::clone(&stop));
         tokio::spawn(async move { change(&site, &stop).await })
     };
     let mut kept = Vec::new();
-    for task in trouble {
+    for task in disturbing {
         let (processes, faults) = task.await.expect("no panic");
         assert!(faults > 2, "{faults} faults; {story}");
         kept.push(processes);
@@ -171,48 +193,52 @@ async fn visit(site: &Site, slug: &str, answers: &str, worker: u64, seen: &Seen,
     }
 }
 
-/// Does one backend of a pool after the other harm, and waits until the gateway sees it well again.
+/// Does all backends of a pool but one harm, and waits until the gateway sees them well again before it spares another.
 async fn disturb(
     site: &Site,
     pool: &str,
     mut processes: Vec<OriginProcess>,
-    seed: u64,
+    mut chance: Chance,
     until: Instant,
 ) -> (Vec<OriginProcess>, u32) {
-    let mut chance = Chance(seed | 1);
     let mut faults = 0;
     while Instant::now() < until {
-        let n = usize::try_from(chance.below(processes.len() as u64)).expect("small");
-        let process = &mut processes[n];
-        let lasts = Duration::from_millis(200 + chance.below(1_500));
-        match chance.below(4) {
-            0 => {
-                process.kill();
-                tokio::time::sleep(lasts).await;
-                process.start_again().await;
-            }
-            1 => {
-                process.pause();
-                tokio::time::sleep(lasts * 2).await;
-                process.resume();
-            }
-            2 => {
-                process.set_mood(Mood::Slow(100 + chance.below(300))).await;
-                tokio::time::sleep(lasts).await;
-                process.set_mood(Mood::Well).await;
-            }
-            _ => {
-                process.set_mood(Mood::Reset).await;
-                tokio::time::sleep(lasts).await;
-                process.set_mood(Mood::Well).await;
-            }
-        }
-        faults += 1;
+        let spared = usize::try_from(chance.below(processes.len() as u64)).expect("small");
+        let chosen = processes.iter_mut().enumerate().filter(|(n, _)| *n != spared);
+        let harmed = chosen.map(|(_, process)| harm(process, chance.below(4), chance.below(1_500)));
+        faults += futures_util::future::join_all(harmed.collect::<Vec<_>>()).await.len();
         let all = processes.len() as f64;
         let label = format!("pool=\"{pool}\"");
         eventually(SOON, || async { site.metric("schoolgate_backend_up", &[&label]).await == all }).await;
     }
-    (processes, faults)
+    (processes, u32::try_from(faults).expect("few"))
+}
+
+/// Does one backend harm of a kind for some time, and lets it be.
+async fn harm(process: &mut OriginProcess, kind: u64, chance: u64) {
+    let lasts = Duration::from_millis(200 + chance);
+    match kind {
+        0 => {
+            process.kill();
+            tokio::time::sleep(lasts).await;
+            process.start_again().await;
+        }
+        1 => {
+            process.pause();
+            tokio::time::sleep(lasts * 2).await;
+            process.resume();
+        }
+        2 => {
+            process.set_mood(Mood::Slow(100 + chance / 5)).await;
+            tokio::time::sleep(lasts).await;
+            process.set_mood(Mood::Well).await;
+        }
+        _ => {
+            process.set_mood(Mood::Reset).await;
+            tokio::time::sleep(lasts).await;
+            process.set_mood(Mood::Well).await;
+        }
+    }
 }
 
 /// An operator who never rests: weights, routes and names change all the time.

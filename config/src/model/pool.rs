@@ -319,7 +319,8 @@ pub struct Ejection {
     pub consecutive_failures: u32,
     /// Milliseconds of the first ejection; each further one in a row doubles it, up to 5 minutes.
     pub base_ms: u64,
-    /// At most this share of a pool is out at once, in percent; one backend always stays.
+    /// At most this share of a pool is out at once, in percent; one backend always stays. One that refuses connections is
+    /// taken out beyond it, and counts: it bears nothing of the load that the others would have to bear.
     pub max_percent: u8,
     /// When fewer than this share of a pool's active backends are well, in percent, all of them are asked, as if none
     /// were unhealthy or ejected: better some errors than the whole load on what is left. 0: never.
@@ -368,7 +369,8 @@ impl Default for PoolTimeouts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {
-    /// Further attempts for one request; 0 switches retries off, 3 is the most.
+    /// Further attempts for one request, each on another backend; 0 switches retries off, 3 is the most. With 2, none fails
+    /// while a backend is well, of a pool in which no more than two break at the same moment.
     pub attempts: u8,
     /// Retries may be at most this share of requests, in percent; ten a second are always allowed.
     pub budget_percent: u8,
@@ -382,7 +384,7 @@ impl Retry {
 }
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 1, budget_percent: 10, buffer_bytes: Self::MOST_BUFFER }
+        Self { attempts: 2, budget_percent: 10, buffer_bytes: Self::MOST_BUFFER }
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) mod retry;
 pub(crate) mod sticky;
 
 pub(crate) use circuit::{Avoided, Circuits, Trouble};
-pub(crate) use outlier::Whose;
+pub(crate) use outlier::{NoConnection, Whose};
 pub(crate) use pick::{Choice, NoBackend};
 #[cfg(test)]
 pub(crate) use pool::Arrival;

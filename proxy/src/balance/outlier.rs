@@ -32,6 +32,24 @@ pub(crate) struct Whose<'a> {
     pub(crate) circuits: &'a Circuits,
 }
 
+/// Why there was no connection to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoConnection {
+    /// Nobody listens there.
+    Refused,
+    /// Anything else: it may have too much to do, or the way there may be broken.
+    Other,
+}
+
+/// Whether the pool's share of backends that rest holds for one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// What it would have done is left to the others.
+    Holds,
+    /// It does nothing as it is.
+    Open,
+}
+
 impl LivePool {
     /// Takes note that a backend answered. Any answer but a gateway's own failure counts.
     pub(crate) fn succeeded(&self, backend: &LiveBackend, whose: Whose<'_>, now_ms: impl FnOnce() -> i64) {
@@ -48,10 +66,14 @@ impl LivePool {
     }
 
     /// Takes note that nobody could connect to a backend, and ejects it when that was one time too many in a row.
-    pub(crate) fn not_connected(&self, backend: &Arc<LiveBackend>, rules: &Ejection, now_ms: i64) {
+    pub(crate) fn not_connected(&self, backend: &Arc<LiveBackend>, why: NoConnection, rules: &Ejection, now_ms: i64) {
+        let share = match why {
+            NoConnection::Refused => Share::Open,
+            NoConnection::Other => Share::Holds,
+        };
         let failures = backend.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if rules.consecutive_failures != 0 && failures >= rules.consecutive_failures {
-            self.eject(backend, rules, now_ms, || format!("{failures} failed connections in a row"));
+            self.eject(backend, share, rules, now_ms, || format!("{failures} failed connections in a row"));
         }
     }
 
@@ -73,15 +95,22 @@ impl LivePool {
         );
         let witnesses = backend.testify(whose.tenant, now_ms, TESTIMONY_MS);
         if witnesses >= WITNESSES || !self.rule.shared {
-            self.eject(backend, rules, now_ms, || match witnesses {
+            self.eject(backend, Share::Holds, rules, now_ms, || match witnesses {
                 1 => "failed requests in a row".to_owned(),
                 many => format!("failed requests of {many} tenants in a row"),
             });
         }
     }
 
-    fn eject(&self, backend: &Arc<LiveBackend>, rules: &Ejection, now_ms: i64, why: impl FnOnce() -> String) {
-        if backend.is_ejected(now_ms) || !self.may_eject(backend, rules, now_ms) {
+    fn eject(
+        &self,
+        backend: &Arc<LiveBackend>,
+        share: Share,
+        rules: &Ejection,
+        now_ms: i64,
+        why: impl FnOnce() -> String,
+    ) {
+        if backend.is_ejected(now_ms) || !self.may_eject(backend, share, rules, now_ms) {
             return;
         }
         backend.failures.store(0, Ordering::Relaxed);
@@ -98,9 +127,9 @@ impl LivePool {
         backend.set_reason(Some(reason));
     }
 
-    /// Whether one more may rest: never more than the pool's share, never the last one that takes requests. Two that
+    /// Whether one more may rest: no more than the pool's share where that holds, never the last that takes requests. Two that
     /// fail at the same moment may both pass; then the pool rests as a whole and is asked nevertheless.
-    fn may_eject(&self, backend: &LiveBackend, rules: &Ejection, now_ms: i64) -> bool {
+    fn may_eject(&self, backend: &LiveBackend, share: Share, rules: &Ejection, now_ms: i64) -> bool {
         let active = self.members().iter().filter(|m| m.state == BackendState::Active);
         let (mut all, mut out, mut others) = (0u64, 0u64, 0u64);
         for member in active {
@@ -111,7 +140,7 @@ impl LivePool {
                 others += 1;
             }
         }
-        others > 0 && (out + 1) * 100 <= all * u64::from(rules.max_percent)
+        others > 0 && (share == Share::Open || (out + 1) * 100 <= all * u64::from(rules.max_percent))
     }
 }
 
@@ -127,7 +156,7 @@ mod tests {
 
     fn fail(live: &LivePool, n: usize, times: u32, now_ms: i64) {
         for _ in 0..times {
-            live.not_connected(&live.members()[n].backend, &Ejection::default(), now_ms);
+            live.not_connected(&live.members()[n].backend, NoConnection::Other, &Ejection::default(), now_ms);
         }
     }
 
@@ -210,6 +239,26 @@ mod tests {
         pair.members()[1].backend.checked(&Err("down".into()), 1, 1);
         fail(&pair, 0, 10, 0);
         assert!(!pair.members()[0].backend.is_ejected(1), "the other one fails its checks");
+    }
+
+    #[test]
+    fn who_refuses_connections_rests_beyond_the_share_and_one_stays_all_the_same() {
+        let live = live_of(&pool(&[1, 1, 1, 1]));
+        for n in 0..4 {
+            for _ in 0..10 {
+                let backend = &live.members()[n].backend;
+                live.not_connected(backend, NoConnection::Refused, &Ejection::default(), 0);
+            }
+        }
+        let resting: Vec<_> = live.members().iter().map(|m| m.backend.is_ejected(1)).collect();
+        assert_eq!(resting, [true, true, true, false]);
+        let counted = live_of(&pool(&[1, 1, 1]));
+        for _ in 0..3 {
+            let backend = &counted.members()[0].backend;
+            counted.not_connected(backend, NoConnection::Refused, &Ejection::default(), 0);
+        }
+        fail(&counted, 1, 10, 0);
+        assert!(!counted.members()[1].backend.is_ejected(1), "half of three is one, and that rests");
     }
 
     #[test]

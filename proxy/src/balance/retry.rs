@@ -7,7 +7,9 @@ use schoolgate_config::model::Retry;
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// There was no connection, so nothing was sent.
+    /// Nobody listens there, so nothing was sent.
+    Refused,
+    /// There was no connection for another reason, such as in time; nothing was sent either.
     NotConnected,
     /// A kept connection turned out closed before anything was answered: the backend most likely closed it while it
     /// was idle, and never saw the request.
@@ -58,7 +60,7 @@ pub(crate) fn verdict(rule: &Retry, attempt: Attempt) -> Verdict {
     }
     let may_count = attempt.retries < rule.attempts;
     match attempt.failure {
-        Failure::NotConnected if may_count => Verdict::Retry,
+        Failure::Refused | Failure::NotConnected if may_count => Verdict::Retry,
         Failure::Stale if attempt.idempotent && attempt.stale < MOST_STALE => Verdict::RetryStale,
         Failure::Stale | Failure::Broken | Failure::TimedOut if attempt.idempotent && may_count => Verdict::Retry,
         _ => Verdict::GiveUp,
@@ -119,10 +121,12 @@ mod tests {
     #[test]
     fn what_was_never_sent_may_be_tried_again_whatever_the_method() {
         let rule = Retry::default();
-        let post = Attempt { idempotent: false, ..attempt(Failure::NotConnected) };
-        assert_eq!(verdict(&rule, post), Verdict::Retry);
-        assert_eq!(verdict(&rule, Attempt { retries: 1, ..post }), Verdict::GiveUp);
-        assert_eq!(verdict(&Retry { attempts: 0, ..rule }, post), Verdict::GiveUp);
+        for failure in [Failure::Refused, Failure::NotConnected] {
+            let post = Attempt { idempotent: false, ..attempt(failure) };
+            assert_eq!(verdict(&rule, post), Verdict::Retry);
+            assert_eq!(verdict(&rule, Attempt { retries: rule.attempts, ..post }), Verdict::GiveUp);
+            assert_eq!(verdict(&Retry { attempts: 0, ..rule }, post), Verdict::GiveUp);
+        }
     }
 
     #[test]
@@ -151,7 +155,7 @@ mod tests {
         let rule = Retry::default();
         assert_eq!(verdict(&rule, Attempt { stale: MOST_STALE, ..attempt(Failure::Stale) }), Verdict::Retry);
         assert_eq!(
-            verdict(&rule, Attempt { stale: MOST_STALE, retries: 1, ..attempt(Failure::Stale) }),
+            verdict(&rule, Attempt { stale: MOST_STALE, retries: rule.attempts, ..attempt(Failure::Stale) }),
             Verdict::GiveUp
         );
     }

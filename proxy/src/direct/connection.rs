@@ -56,6 +56,7 @@ impl Broke {
     /// What it means for the request: whether it may be tried again, and what it is answered with else.
     pub(super) fn meaning(&self, reused: bool) -> (Failure, Fault) {
         match self {
+            Self::Connect(error) if is_refused(error) => (Failure::Refused, Fault::Upstream),
             Self::Connect(_) => (Failure::NotConnected, Fault::Upstream),
             Self::ConnectTimeout => (Failure::NotConnected, Fault::UpstreamTimeout),
             Self::Io(_) if reused => (Failure::Stale, Fault::Upstream),
@@ -67,6 +68,11 @@ impl Broke {
             Self::Malformed(_) => (Failure::Broken, Fault::Upstream),
         }
     }
+}
+
+/// Whether nobody listens: on a Unix socket, also where there is none.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }
 
 /// What the bytes travel on.

@@ -30,7 +30,7 @@ use crate::admit::limits::{BodyMeter, LeastRate};
 use crate::admit::token::{Presented, TokenCache};
 use crate::answer::{self, Answer, Said};
 use crate::balance::retry::{self, Attempt, Failure, Verdict};
-use crate::balance::{Avoided, Choice, InFlight, LiveBackend, NoBackend, Trouble};
+use crate::balance::{Avoided, Choice, InFlight, LiveBackend, NoBackend, NoConnection, Trouble};
 use crate::exchange::{Exchange, Target};
 use crate::fault::Fault;
 use crate::feed::Signing;
@@ -509,7 +509,10 @@ impl Gateway {
             other => other,
         };
         match (failure, exchange.whose()) {
-            (Failure::NotConnected, _) => live.not_connected(&backend, &rules.ejection, now_ms),
+            (Failure::Refused, _) => {
+                live.not_connected(&backend, NoConnection::Refused, &rules.ejection, now_ms);
+            }
+            (Failure::NotConnected, _) => live.not_connected(&backend, NoConnection::Other, &rules.ejection, now_ms),
             (Failure::Broken | Failure::TimedOut, Some(whose)) => {
                 live.failed(&backend, whose, Trouble::Silent, &rules.ejection, now_ms);
             }

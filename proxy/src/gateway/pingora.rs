@@ -205,7 +205,8 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let again = self.after_failure(session, exchange, Failure::NotConnected);
+        let failure = if error.etype == ErrorType::ConnectRefused { Failure::Refused } else { Failure::NotConnected };
+        let again = self.after_failure(session, exchange, failure);
         error.retry = again.into();
         error
     }

@@ -89,6 +89,20 @@ async fn what_was_not_sent_is_tried_elsewhere_whatever_the_method() {
 }
 
 #[tokio::test]
+async fn without_any_rules_one_backend_of_three_is_enough() {
+    let origins = [Origin::named("a").await, Origin::named("b").await, Origin::named("c").await];
+    let site = given(origins.iter().map(Origin::url)).start().await;
+    let visitors = [Http::One, Http::Two].map(|http| site.visitor("greenhill.school.test", http));
+    origins[0].die().await;
+    origins[2].die().await;
+    // More than the budget of retries holds at first: what refuses connections has to rest, the second one too.
+    for n in 0..600 {
+        assert_eq!(visitors[n % 2].get("/").await.status(), 200, "request {n}");
+    }
+    assert_eq!(site.backends(), ["ejected", "up", "ejected"]);
+}
+
+#[tokio::test]
 async fn what_a_backend_may_have_begun_is_tried_elsewhere_only_if_idempotent() {
     let (bad, good) = (Origin::named("bad").await, Origin::named("good").await);
     bad.set_mood(Mood::Close);
