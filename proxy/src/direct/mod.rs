@@ -91,7 +91,7 @@ enum Reused {
 
 impl Driver {
     /// Drives exchanges for one worker; at most `idle` connections to backends are kept.
-    pub(crate) fn new(gateway: Gateway, proxy: HttpProxy<Gateway>, idle: usize) -> Self {
+    pub fn new(gateway: Gateway, proxy: HttpProxy<Gateway>, idle: usize) -> Self {
         Self { gateway, proxy: Arc::new(proxy), idle: Idle::new(idle) }
     }
 

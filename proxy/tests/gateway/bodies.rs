@@ -18,6 +18,12 @@ fn chunked(bytes: usize) -> reqwest::Body {
     reqwest::Body::wrap_stream(futures_util::stream::iter(pieces))
 }
 
+/// A body that begins and never ends.
+fn stalled() -> reqwest::Body {
+    let begun = futures_util::stream::iter([Ok::<_, std::io::Error>("begun")]);
+    reqwest::Body::wrap_stream(futures_util::stream::StreamExt::chain(begun, futures_util::stream::pending()))
+}
+
 #[tokio::test]
 async fn a_body_above_the_limit_is_refused_by_its_length_and_by_its_bytes() {
     let origin = Origin::start().await;
@@ -65,12 +71,8 @@ async fn a_body_that_stalls_is_cut_on_both_protocols() {
     let pool = json!({"timeouts": {"read_ms": 300}});
     let site = given([origin.url()]).pool(pool).body_stall(Duration::from_millis(500)).start().await;
     for http in [Http::One, Http::Two] {
-        let stalled = futures_util::stream::StreamExt::chain(
-            futures_util::stream::iter([Ok::<_, std::io::Error>("begun")]),
-            futures_util::stream::pending(),
-        );
         let visitor = site.visitor("greenhill.school.test", http);
-        let sending = visitor.request(Method::POST, "/").body(reqwest::Body::wrap_stream(stalled)).send();
+        let sending = visitor.request(Method::POST, "/").body(stalled()).send();
         let answer = tokio::time::timeout(Duration::from_secs(5), sending).await.expect("cut").unwrap();
         assert_eq!(answer.status(), 408, "{http:?}");
     }
@@ -84,12 +86,8 @@ async fn a_patient_pool_does_not_let_a_body_stand_still_for_longer() {
     let pool = json!({"timeouts": {"read_ms": 60_000, "first_byte_ms": 60_000}});
     let site = given([origin.url()]).pool(pool).body_stall(Duration::from_millis(300)).start().await;
     for http in [Http::One, Http::Two] {
-        let stalled = futures_util::stream::StreamExt::chain(
-            futures_util::stream::iter([Ok::<_, std::io::Error>("begun")]),
-            futures_util::stream::pending(),
-        );
         let visitor = site.visitor("greenhill.school.test", http);
-        let sending = visitor.request(Method::POST, "/").body(reqwest::Body::wrap_stream(stalled)).send();
+        let sending = visitor.request(Method::POST, "/").body(stalled()).send();
         let answer = tokio::time::timeout(Duration::from_secs(20), sending).await.expect("cut").unwrap();
         assert_eq!(answer.status(), 408, "{http:?}");
         let slow = visitor.request(Method::POST, "/delay/1000").body("all of it").send().await.unwrap();

@@ -16,6 +16,7 @@ use schoolgate_config::table::RoutingTable;
 use schoolgate_config::time::SystemClock;
 use schoolgate_proxy::balance::health;
 use schoolgate_proxy::feed::SigningKey;
+use schoolgate_proxy::direct::Driver;
 use schoolgate_proxy::gateway::{Gateway, GatewayParts, SharedTable};
 use schoolgate_proxy::live::NodeLive;
 use schoolgate_proxy::observe::Observe;
@@ -155,7 +156,7 @@ impl Given {
             workers: 1,
             certificates,
             limits: transport,
-            make_app: Arc::new(move |_| Arc::new(http_proxy(&conf, gateway.clone()))),
+            make_app: Arc::new(move |_| Arc::new(Driver::new(gateway.clone(), http_proxy(&conf, gateway.clone()), 64))),
             observer: Arc::new(()),
         })
         .unwrap();
