@@ -6,6 +6,7 @@ mod certificate;
 mod challenge;
 mod context_key;
 mod domain;
+mod field_name;
 mod health_check;
 mod id;
 mod jwks;
@@ -30,6 +31,7 @@ pub use certificate::{Certificate, CertificateRef, Der};
 pub use challenge::{AcmeAccount, Challenge, ChallengeAnswer, Thumbprint, ThumbprintError};
 pub use context_key::{ContextKey, ContextKeyState, ContextKeyTimes};
 pub use domain::{CertificateState, Domain, Ownership, Routing};
+pub use field_name::{FieldNameError, changeable};
 pub use health_check::{HealthCheck, HealthCheckForm, Probe, ProbeKind};
 pub use id::{
     BackendId, CaId, Fingerprint, IdError, IssuerId, KeyId, NodeId, PlanId, PoolId, Revision, RouteId, TenantId,

@@ -193,10 +193,11 @@ pub struct RouteAction {
     /// Fields removed on the way up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remove_headers: Vec<String>,
-    /// Fields set on a backend's answer, in place of its own and of what the gateway adds there for security.
+    /// Fields set on the answer of a backend or of the route itself (`answer`, `redirect`), in place of its own and of
+    /// what the gateway adds there for security.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub set_response_headers: BTreeMap<String, String>,
-    /// Fields removed from a backend's answer.
+    /// Fields removed from such an answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remove_response_headers: Vec<String>,
     /// Answer with a redirect.

@@ -6,6 +6,7 @@ mod early;
 mod page;
 mod redirect;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
-use schoolgate_config::model::{FixedAnswer, Tenant};
+use schoolgate_config::model::{FixedAnswer, Route, Tenant};
 
 pub(crate) use early::early;
 pub(crate) use redirect::{https_location, route_location};
@@ -25,6 +26,7 @@ pub(crate) use redirect::{https_location, route_location};
 use crate::fault::Fault;
 use crate::forward::request::X_REQUEST_ID;
 use crate::forward::request_id::RequestId;
+use crate::forward::response;
 use crate::forward::security::{Prepared, Transport};
 use crate::limit::Limited;
 
@@ -55,6 +57,8 @@ pub(crate) struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     body: Option<Body>,
+    /// The route whose answer it is: what it sets and removes comes last.
+    route: Option<Arc<Route>>,
 }
 
 impl Answer {
@@ -108,7 +112,15 @@ impl Answer {
         if let Some(security) = security {
             security.set(&mut self.headers, transport);
         }
+        if let Some(route) = &self.route {
+            response::apply_route(&mut self.headers, route);
+        }
         self
+    }
+
+    /// The answer as its route wants it, once it is [secured](Self::secured).
+    pub(crate) fn of_route(self, route: &Arc<Route>) -> Self {
+        Self { route: Some(Arc::clone(route)), ..self }
     }
 
     /// Somewhere else.
@@ -149,7 +161,7 @@ impl Answer {
         if status != StatusCode::NO_CONTENT {
             headers.insert(CONTENT_LENGTH, body.as_ref().map_or(0, |b| b.bytes.len()).into());
         }
-        Self { status, headers, body }
+        Self { status, headers, body, route: None }
     }
 
     /// Sends the answer. `keep` says whether the connection may go on after it; a request body that was not read ends

@@ -188,8 +188,7 @@ pub(super) fn apply_route(headers: &mut HeaderMap, set: &BTreeMap<String, String
 }
 
 fn may_change(name: &HeaderName) -> bool {
-    !is_unwanted(name)
-        && !matches!(name.as_str(), "host" | "content-length" | "transfer-encoding" | "connection" | "upgrade" | "te")
+    !is_unwanted(name) && !is_hop_by_hop(name) && !matches!(name.as_str(), "host" | "content-length" | "expect")
 }
 
 fn set_identity(headers: &mut HeaderMap, tenant: &TenantLive, context: &Context) {
@@ -377,6 +376,46 @@ pub(crate) mod tests {
         let value = all.next()?.to_str().ok();
         assert!(all.next().is_none(), "{name} is there twice");
         value
+    }
+
+    #[test]
+    fn what_the_control_plane_lets_a_route_change_is_changed_and_nothing_else() {
+        use schoolgate_config::model::changeable;
+        let names = [
+            "cache-control",
+            "x-school-banner",
+            "set-cookie",
+            "server",
+            "x-tenants",
+            "host",
+            "content-length",
+            "expect",
+            "connection",
+            "keep-alive",
+            "te",
+            "trailer",
+            "upgrade",
+            "transfer-encoding",
+            "proxy-connection",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "http2-settings",
+            "forwarded",
+            "x-forwarded-for",
+            "x-forwarded",
+            "x-real-ip",
+            "x-request-id",
+            "x-client-request-id",
+            "x-subdomain",
+            "x-tenant",
+            "x-tenant-id",
+            "x-schoolgate-probe",
+            "x_banner",
+            "x.tenant.id",
+        ];
+        for name in names {
+            assert_eq!(may_change(&HeaderName::from_static(name)), changeable(name).is_ok(), "{name}");
+        }
     }
 
     #[test]

@@ -344,7 +344,7 @@ impl Gateway {
             Refusal::Answer(_, route) => {
                 exchange.tenant = tenant.cloned();
                 let answer = route.action.answer.as_ref().ok_or(Fault::Internal)?;
-                return Ok(Admitted::Answer(Answer::fixed(answer, &exchange.request_id)));
+                return Ok(Admitted::Answer(Answer::fixed(answer, &exchange.request_id).of_route(route)));
             }
             Refusal::Maintenance(_, Some(maintenance)) => {
                 said = Said {
@@ -357,7 +357,8 @@ impl Gateway {
                 let redirect = route.action.redirect.as_ref();
                 let location = redirect.and_then(answer::route_location).ok_or(Fault::Internal)?;
                 let status = redirect.map_or(308, |r| r.status);
-                return Ok(Admitted::Answer(Answer::redirect(status, location, &exchange.request_id)));
+                let answer = Answer::redirect(status, location, &exchange.request_id);
+                return Ok(Admitted::Answer(answer.of_route(route)));
             }
             _ => {}
         }

@@ -11,6 +11,7 @@ mod grpc;
 mod hostile;
 mod identity;
 mod limits;
+mod response_fields;
 mod shared_host;
 mod site;
 mod upgrades;
