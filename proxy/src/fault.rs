@@ -38,8 +38,10 @@ pub enum Fault {
     Waiting,
     /// The route needs a feature that the tenant does not have.
     FeatureNotInPlan,
-    /// The pool that should serve is not there.
+    /// The pool or the file that should serve is not there.
     NoRoute,
+    /// The route answers with files, which are only read.
+    MethodNotAllowed,
     /// The body is larger than route, plan or gateway allow.
     BodyTooLarge,
     /// The request target is longer than the gateway takes.
@@ -85,7 +87,7 @@ pub struct Row {
 
 impl Fault {
     /// Every fault, for metrics and tests.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::BadRequest,
         Self::NoIdentifier,
         Self::MissingToken,
@@ -101,6 +103,7 @@ impl Fault {
         Self::Waiting,
         Self::FeatureNotInPlan,
         Self::NoRoute,
+        Self::MethodNotAllowed,
         Self::BodyTooLarge,
         Self::UriTooLong,
         Self::HeadersTooLarge,
@@ -169,6 +172,9 @@ impl Fault {
                 row(403, "FEATURE_NOT_IN_PLAN", "Forbidden", "This feature is not part of the school's plan.")
             }
             Self::NoRoute => row(404, "NO_ROUTE", "Not Found", "Nothing serves this address."),
+            Self::MethodNotAllowed => {
+                row(405, "METHOD_NOT_ALLOWED", "Method Not Allowed", "This address can only be read.")
+            }
             Self::BodyTooLarge => {
                 row(413, "BODY_TOO_LARGE", "Content Too Large", "The request body is larger than allowed.")
             }
@@ -248,6 +254,11 @@ impl Fault {
             Self::PoolBusy => Some(Layer::Queue),
             _ => None,
         }
+    }
+
+    /// The methods that `Allow` names (RFC 9110 section 15.5.6).
+    pub const fn allows(self) -> Option<&'static str> {
+        if matches!(self, Self::MethodNotAllowed) { Some("GET, HEAD") } else { None }
     }
 
     /// What `WWW-Authenticate` says where a token would help (RFC 6750 section 3).

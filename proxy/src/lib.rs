@@ -7,6 +7,7 @@ pub mod direct;
 pub mod exchange;
 pub mod fault;
 pub mod feed;
+pub mod files;
 pub mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

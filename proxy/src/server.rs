@@ -28,6 +28,7 @@ use crate::feed::last_good::LastGoodError;
 use crate::feed::report::{self, NodeView};
 use crate::feed::usage::{self, UsageParts};
 use crate::feed::{Signing, SnapshotFeed, questions};
+use crate::files::{Files, FilesOptions};
 use crate::gateway::{Gateway, GatewayParts, SharedTable};
 use crate::limit::Limiter;
 use crate::limit::shared::{self, RedisOptions, SharedParts, Sharing};
@@ -70,6 +71,8 @@ pub struct ProxyOptions {
     pub linger: Duration,
     /// Security headers, where a tenant wants no others.
     pub security: SecurityHeaders,
+    /// Files that routes answer with; absent: none.
+    pub files: Option<FilesOptions>,
     /// What the edge bears.
     pub limits: EdgeLimits,
     /// The most that any tenant may have.
@@ -114,6 +117,7 @@ impl ProxyOptions {
             trusted_hops: proxy.trusted_hops.clone(),
             linger: proxy.linger_s.duration(),
             security: proxy.security.clone(),
+            files: FilesOptions::new(settings),
             limits: proxy.limits.clone(),
             caps: settings.platform.caps.limits(),
             last_good: settings.path(&proxy.last_good),
@@ -271,6 +275,10 @@ impl ProxyServer {
         let adoption = Arc::new(adoption.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
 
         check_key(&table.load(), &options.keeper)?;
+        let files = Arc::<Files>::default();
+        if let Some(options) = &options.files {
+            files.read(options).await;
+        }
         let names = Names::new(Arc::clone(&keyring), Arc::clone(&table), Arc::clone(&options.clock))?;
         let certificates: Arc<dyn Certificates> = Arc::new(names);
         let gateway = Gateway::new(GatewayParts {
@@ -283,6 +291,7 @@ impl ProxyServer {
             trusted_hops: options.trusted_hops.clone(),
             limits: options.limits.clone(),
             limiter,
+            files: Arc::clone(&files),
         });
         let view = Arc::new(NodeView {
             node: options.node.clone(),
@@ -320,6 +329,10 @@ impl ProxyServer {
         let _stop_when_dropped = stop.clone().drop_guard();
         let handle =
             ProxyHandle { addresses, edge, view, tasks: TaskTracker::new(), stop, draining, _stop_when_dropped };
+        if let Some(options) = options.files {
+            let stop = handle.stop.clone();
+            handle.supervise("files to answer with", move || Arc::clone(&files).run(options.clone(), stop.clone()));
+        }
         if let Some(redis) = options.redis {
             let clock = Arc::clone(&options.clock);
             handle.spawn_leasing(SharedParts {

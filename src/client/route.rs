@@ -18,6 +18,7 @@ const ROUTES: Resource = Resource {
         ("exact", "/match/path_exact"),
         ("methods", "/match/methods"),
         ("to pool", "/action/pool"),
+        ("files", "/action/files/path"),
     ],
 };
 
@@ -79,6 +80,9 @@ pub(crate) struct RouteFields {
     /// Forward to this pool
     #[arg(long, value_name = "POOL")]
     to_pool: Option<String>,
+    /// Answer with this file, or the files of this directory, of each gateway's `proxy.files.dir`
+    #[arg(long, value_name = "PATH", conflicts_with = "to_pool")]
+    files: Option<String>,
     #[command(flatten)]
     how: WriteArgs,
 }
@@ -93,6 +97,7 @@ impl RouteFields {
             .field("match.path_exact", self.path_exact.as_deref())
             .list("match.methods", &self.methods)
             .field("action.pool", self.to_pool.as_deref())
+            .field("action.files.path", self.files.as_deref())
             .finish(&self.how.fields))
     }
 }

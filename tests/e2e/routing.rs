@@ -69,6 +69,67 @@ async fn a_public_path_is_served_on_every_known_host_and_its_backend_is_told_no_
 }
 
 #[tokio::test]
+async fn files_are_answered_by_the_gateway_itself_and_change_with_their_directory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(path, text).expect("written");
+    };
+    write(".well-known/security.txt", "Contact: mailto:it@ash.test\n");
+    write(".well-known/large.bin", "not yet");
+    let settings = format!("[proxy.files]\ndir = {:?}\nfile_bytes = 100\nreread_s = 0.1\n", dir.path());
+    // The pool has no backend: nothing of this needs one.
+    let site = gateway().settings(&settings).up().await;
+    let api = site.api();
+    pool(&api, "web", &[]).await;
+    school(&api, "ash", "web").await;
+    let data = site.data().display().to_string();
+    let prefix = ["route", "create", "--path-prefix", "/.well-known/", "--files", ".well-known"];
+    let made = site.run(&[&prefix[..], &["--set", "action.public=true", "--data-dir", &data]].concat());
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+
+    let client = site.client("ash.localhost");
+    let text = async || {
+        let answer = client.get("/.well-known/security.txt").await;
+        if answer.status() == 200 { answer.text().await.expect("a body") } else { String::new() }
+    };
+    eventually(SOON, || async { text().await == "Contact: mailto:it@ash.test\n" }).await;
+    let tag = client.get("/.well-known/security.txt").await.headers()["etag"].clone();
+    let again = client.request(Method::GET, "/.well-known/security.txt").header("if-none-match", &tag).send().await;
+    assert_eq!(again.expect("an answer").status(), 304);
+    assert_eq!(client.get("/.well-known/none").await.status(), 404);
+    assert_eq!(client.get("/.well-known/acme-challenge/none").await.status(), 404, "which stays the authorities'");
+    let asked = json!({ "request": { "host": "ash.localhost", "path": "/.well-known/security.txt" } });
+    let explained = api.post("explain", asked).await.expect(200);
+    assert_eq!(
+        (&explained["outcome"]["action"], &explained["outcome"]["status"]),
+        (&json!("answer"), &json!(200)),
+        "{explained:#}"
+    );
+    assert!(explained.to_string().contains("the file .well-known/security.txt of"), "{explained:#}");
+
+    // What is too large is refused as a whole; what was there before is served on.
+    write(".well-known/large.bin", &"x".repeat(101));
+    write(".well-known/security.txt", "Contact: tel:+1\n");
+    eventually(SOON, || async { site.proxy.log().contains("large.bin has more than 100 bytes") }).await;
+    assert_eq!(text().await, "Contact: mailto:it@ash.test\n");
+    write(".well-known/large.bin", "small again");
+    eventually(SOON, || async { text().await == "Contact: tel:+1\n" }).await;
+
+    let refused = json!({ "match": { "path_exact": "/x" }, "action": { "files": { "path": "../keys/kek" } } });
+    let refused = api.post("routes", refused).await.expect(422);
+    assert_eq!(refused["errors"][0]["pointer"], "/action/files/path");
+    let both = json!({ "match": { "path_exact": "/x" }, "action": { "files": { "path": "x" }, "pool": "web" } });
+    assert_eq!(api.post("routes", both).await.expect(422)["errors"][0]["pointer"], "/action");
+    for (name, said) in [("Keep-Alive", "belongs to the gateway"), ("x_banner", "hyphens")] {
+        let rule = json!({ "match": {}, "action": { "set_response_headers": { name: "1" } } });
+        let refused = api.post("routes", rule).await.expect(422);
+        assert!(refused["errors"][0]["message"].as_str().is_some_and(|text| text.contains(said)), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_route_decides_by_host_and_explain_names_it() {
     let (site, web, next) = two_pools().await;
     let api = site.api();

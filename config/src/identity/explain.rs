@@ -13,7 +13,7 @@ use super::{
     line_has_cookie, place_of,
 };
 use crate::limits::{EffectiveLimit, effective, effective_limit};
-use crate::model::{BackendState, HostClass, LimitName, Limits, Revision, Route, Tenant, TenantId};
+use crate::model::{BackendState, FilesAnswer, HostClass, LimitName, Limits, Revision, Route, Tenant, TenantId};
 use crate::table::{Live, PoolEntry, RoutingTable, TenantEntry};
 
 /// A request as an operator describes it.
@@ -231,7 +231,7 @@ pub(super) fn explain_facts<L: Live, H: Headers, T: Token>(
         outcome.status = status;
         outcome.error = error.map(Cow::Borrowed);
         outcome.action = match refusal {
-            Refusal::Answer(..) => "answer",
+            Refusal::Answer(..) | Refusal::Files(..) => "answer",
             _ if error.is_none() => "redirect",
             _ => "refuse",
         };
@@ -360,6 +360,15 @@ impl Recorder {
             Refusal::FeatureNotInPlan(_) => "the route needs a feature that the tenant does not have".to_owned(),
             Refusal::Redirect(_, route) => format!("the route {} redirects", route.id),
             Refusal::Answer(_, route) => format!("the route {} answers by itself", route.id),
+            Refusal::Files(_, route, path) => {
+                let name = route.action.files.as_ref().and_then(|files| files.name(&route.matches, path));
+                let name = name.filter(|name| !name.is_empty()).unwrap_or(Cow::Borrowed(FilesAnswer::INDEX));
+                format!(
+                    "the route {} answers with the file {name} of the gateway's directory, if it is there",
+                    route.id
+                )
+            }
+            Refusal::ReadOnly(_) => "the route answers with files, which are only read".to_owned(),
             Refusal::NoRoute(_) => "the pool is not there".to_owned(),
         };
         let result = if error.is_none() { "passed" } else { "refused" };

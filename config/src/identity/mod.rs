@@ -275,7 +275,7 @@ pub fn decide_with<'t, 'r, L: Live, H: Headers + ?Sized, T: Token + ?Sized>(
                 return Err(Refusal::FeatureNotInPlan(tenant));
             }
         }
-        ends(Some(tenant), route)?;
+        ends(Some(tenant), route, request.method, path)?;
     }
     let goes = own.pool(table, request, route, trace);
     let pool = goes.pool.ok_or(Refusal::NoRoute(Some(tenant)))?;
@@ -289,12 +289,18 @@ pub fn decide_with<'t, 'r, L: Live, H: Headers + ?Sized, T: Token + ?Sized>(
 fn ends<'t, 'r, L: Live>(
     tenant: Option<&'t Arc<TenantEntry<L>>>,
     route: &'t Arc<Route>,
+    method: &str,
+    path: &'r str,
 ) -> Result<(), Refusal<'t, 'r, L>> {
     if route.action.redirect.is_some() {
         return Err(Refusal::Redirect(tenant, route));
     }
     if route.action.answer.is_some() {
         return Err(Refusal::Answer(tenant, route));
+    }
+    if route.action.files.is_some() {
+        let reads = matches!(method, "GET" | "HEAD");
+        return Err(if reads { Refusal::Files(tenant, route, path) } else { Refusal::ReadOnly(tenant) });
     }
     Ok(())
 }
@@ -325,7 +331,7 @@ fn public<'t, 'r, L: Live, H: Headers + ?Sized, T: ?Sized>(
         return Err(Refusal::BadPath);
     }
     trace.step(Step::Route(Some(route)));
-    ends(None, route)?;
+    ends(None, route, request.method, path)?;
     let pool = route.action.pool.as_ref().and_then(|pool| table.pool(pool)).ok_or(Refusal::NoRoute(None))?;
     trace.step(Step::Pool(&pool.pool));
     let (route, host) = (Some(route), host.clone());

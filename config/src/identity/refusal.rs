@@ -49,6 +49,10 @@ pub enum Refusal<'t, 'r, L: Live> {
     FeatureNotInPlan(&'t Arc<TenantEntry<L>>),
     /// The route redirects: its status and target. A public route does so for nobody in particular.
     Redirect(Option<&'t Arc<TenantEntry<L>>>, &'t Arc<Route>),
+    /// The route answers with a file; which one, this path says: 200, or 404 `NO_ROUTE` where there is none.
+    Files(Option<&'t Arc<TenantEntry<L>>>, &'t Arc<Route>, &'r str),
+    /// The route answers with files, which are only read: 405 `METHOD_NOT_ALLOWED`.
+    ReadOnly(Option<&'t Arc<TenantEntry<L>>>),
     /// The route answers by itself.
     Answer(Option<&'t Arc<TenantEntry<L>>>, &'t Arc<Route>),
     /// The pool that a route or tenant names is not there; the whole-graph check prevents it: 404 `NO_ROUTE`.
@@ -120,6 +124,8 @@ impl<'t, L: Live> Refusal<'t, '_, L> {
             Self::Maintenance(..) => (503, Some("TENANT_MAINTENANCE")),
             Self::FeatureNotInPlan(_) => (403, Some("FEATURE_NOT_IN_PLAN")),
             Self::Redirect(_, route) => (route.action.redirect.as_ref().map_or(308, |to| to.status), None),
+            Self::Files(..) => (200, None),
+            Self::ReadOnly(_) => (405, Some("METHOD_NOT_ALLOWED")),
             Self::Answer(_, route) => (route.action.answer.as_ref().map_or(200, |answer| answer.status), None),
             Self::NoRoute(_) | Self::NoChallenge => (404, Some("NO_ROUTE")),
         }
@@ -129,7 +135,8 @@ impl<'t, L: Live> Refusal<'t, '_, L> {
     pub fn tenant(&self) -> Option<&'t Arc<TenantEntry<L>>> {
         match self {
             Self::Suspended(tenant) | Self::Maintenance(tenant, _) | Self::FeatureNotInPlan(tenant) => Some(tenant),
-            Self::Redirect(tenant, _) | Self::Answer(tenant, _) | Self::NoRoute(tenant) => *tenant,
+            Self::Redirect(tenant, _) | Self::Answer(tenant, _) | Self::Files(tenant, ..) => *tenant,
+            Self::ReadOnly(tenant) | Self::NoRoute(tenant) => *tenant,
             Self::Mismatch(mismatch) => mismatch.tenant,
             Self::BadAuthority(_)
             | Self::BadPath
@@ -170,6 +177,8 @@ impl<L: Live> std::fmt::Debug for Refusal<'_, '_, L> {
             Self::Maintenance(..) => "Maintenance",
             Self::FeatureNotInPlan(_) => "FeatureNotInPlan",
             Self::Redirect(..) => "Redirect",
+            Self::Files(..) => "Files",
+            Self::ReadOnly(_) => "ReadOnly",
             Self::Answer(..) => "Answer",
             Self::NoRoute(_) => "NoRoute",
         };

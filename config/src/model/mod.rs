@@ -7,6 +7,7 @@ mod challenge;
 mod context_key;
 mod domain;
 mod field_name;
+mod files;
 mod health_check;
 mod id;
 mod jwks;
@@ -32,6 +33,7 @@ pub use challenge::{AcmeAccount, Challenge, ChallengeAnswer, Thumbprint, Thumbpr
 pub use context_key::{ContextKey, ContextKeyState, ContextKeyTimes};
 pub use domain::{CertificateState, Domain, Ownership, Routing};
 pub use field_name::{FieldNameError, changeable};
+pub use files::{FilePath, FilePathError, FilesAnswer};
 pub use health_check::{HealthCheck, HealthCheckForm, Probe, ProbeKind};
 pub use id::{
     BackendId, CaId, Fingerprint, IdError, IssuerId, KeyId, NodeId, PlanId, PoolId, Revision, RouteId, TenantId,

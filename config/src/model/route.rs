@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Canary, PoolId, PoolTimeouts, RouteId, TenantId};
+use super::{Canary, FilesAnswer, PoolId, PoolTimeouts, RouteId, TenantId};
 
 /// A rule for some requests. The scope is the tenant if one is named, else the pool, else the platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -193,8 +193,8 @@ pub struct RouteAction {
     /// Fields removed on the way up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remove_headers: Vec<String>,
-    /// Fields set on the answer of a backend or of the route itself (`answer`, `redirect`), in place of its own and of
-    /// what the gateway adds there for security.
+    /// Fields set on the answer of a backend or of the route itself (`answer`, `files`, `redirect`), in place of its own
+    /// and of what the gateway adds there for security.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub set_response_headers: BTreeMap<String, String>,
     /// Fields removed from such an answer.
@@ -233,6 +233,9 @@ pub struct RouteAction {
     /// Answer with this, without any backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<FixedAnswer>,
+    /// Answer with files that each gateway holds in memory, without any backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesAnswer>,
     /// Serve it on every known host, before anybody asks which tenant it is for: the backend is told no tenant. Only of
     /// the platform's routes.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

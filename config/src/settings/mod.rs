@@ -5,6 +5,7 @@
 
 mod acme;
 mod cdn;
+mod files;
 mod instances;
 mod load;
 mod migrate;
@@ -12,6 +13,7 @@ mod redis;
 mod sections;
 
 pub use acme::AcmeAuthority;
+pub use files::Files;
 pub use instances::Instances;
 #[cfg(any(test, fuzzing))]
 pub(crate) use load::load_text;
@@ -127,6 +129,7 @@ impl Settings {
         self.migrate.check()?;
         self.instances.check()?;
         self.proxy.security.check()?;
+        self.proxy.files.check()?;
         self.proxy.limits.check()
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use seconds::Seconds;
 
-use super::SettingsError;
+use super::{Files, SettingsError};
 use crate::model::{FrameOptions, LimitName, Limits, ReferrerPolicy};
 
 /// `[data]`
@@ -57,6 +57,8 @@ pub struct Proxy {
     pub drain_s: Seconds,
     /// What browsers are told about pages, unless a tenant wants otherwise.
     pub security: SecurityHeaders,
+    /// Files that routes answer with.
+    pub files: Files,
     /// What the edge bears.
     pub limits: EdgeLimits,
 }
@@ -77,6 +79,7 @@ impl Default for Proxy {
             linger_s: Seconds(300),
             drain_s: Seconds(5_000),
             security: SecurityHeaders::default(),
+            files: Files::default(),
             limits: EdgeLimits::default(),
         }
     }

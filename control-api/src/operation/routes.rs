@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use schoolgate_config::model::{FixedAnswer, PoolId, Route, RouteAction, RouteId, RouteMatch, changeable};
+use schoolgate_config::model::{FilesAnswer, FixedAnswer, PoolId, Route, RouteAction, RouteId, RouteMatch, changeable};
 use schoolgate_config::table::{RouteConflict, RoutingTable};
 use schoolgate_store::Stored;
 
@@ -54,6 +54,9 @@ impl Resource for Route {
         let tenant = input.tenant.and_then(|name| tenant_of(&name.0, table, errors));
         check_match(&input.matches, errors);
         check_action(&input.action, errors);
+        if let Some(files) = &input.action.files {
+            check_files(files, &input.matches, errors);
+        }
         if let Some(pool) = &input.action.pool
             && table.pool(pool).is_none()
         {
@@ -158,13 +161,13 @@ fn check_action(action: &RouteAction, errors: &mut Errors) {
         errors.add_at("/action", "invalid", "the route does nothing: give at least one action");
     }
     let forwards = action.pool.is_some() || action.canary.is_some();
-    let ends = [action.redirect.is_some(), action.answer.is_some(), action.maintenance];
+    let ends = [action.redirect.is_some(), action.answer.is_some(), action.files.is_some(), action.maintenance];
     let ends = ends.into_iter().filter(|ends| *ends).count();
     if ends > 1 || (forwards && ends > 0 && !action.maintenance) {
         errors.add_at(
             "/action",
             "invalid",
-            "a route forwards, redirects, answers by itself, or answers maintenance; these exclude each other",
+            "a route forwards, redirects, answers by itself or with files, or answers maintenance; these exclude each other",
         );
     }
     if let Some(answer) = &action.answer {
@@ -230,6 +233,17 @@ fn check_answer(answer: &FixedAnswer, errors: &mut Errors) {
     }
 }
 
+/// Which file a route for one path answers with has to be said.
+fn check_files(files: &FilesAnswer, matches: &RouteMatch, errors: &mut Errors) {
+    if matches.path_exact.is_some() && files.path.as_str().is_empty() {
+        errors.add_at("/action/files/path", "missing", "a route for one path answers with one file: name it");
+    }
+    if files.max_age_s > FilesAnswer::MOST_MAX_AGE_S {
+        let message = format!("expected 0 to {}", FilesAnswer::MOST_MAX_AGE_S);
+        errors.add_at("/action/files/max_age_s", "out_of_range", message);
+    }
+}
+
 /// A public route knows no tenant, so nothing of it may depend on one.
 fn check_public(input: &RouteInput, errors: &mut Errors) {
     let action = &input.action;
@@ -248,8 +262,8 @@ fn check_public(input: &RouteInput, errors: &mut Errors) {
     for (field, _) in of_tenants.into_iter().filter(|(_, is_there)| *is_there) {
         errors.add_at(&format!("/action/{field}"), "invalid", "a public route knows no tenant: leave this out");
     }
-    if action.pool.is_none() && action.answer.is_none() && action.redirect.is_none() {
-        errors.add_at("/action/pool", "missing", "a public route needs a pool, an answer or a redirect");
+    if action.pool.is_none() && action.answer.is_none() && action.files.is_none() && action.redirect.is_none() {
+        errors.add_at("/action/pool", "missing", "a public route needs a pool, an answer, files or a redirect");
     }
 }
 
@@ -273,6 +287,32 @@ mod tests {
                 assert!(found(json!({ set: { name: "1" } })), "{set} {name}");
                 assert!(found(json!({ remove: [name] })), "{remove} {name}");
             }
+        }
+    }
+
+    #[test]
+    fn files_are_named_and_answered_with_instead_of_anything_else() {
+        let errors = |action: Value, matches: Value| {
+            let mut errors = Errors::default();
+            let action: RouteAction = serde_json::from_value(action).expect("an action");
+            check_action(&action, &mut errors);
+            let matches = serde_json::from_value(matches).expect("a match");
+            check_files(action.files.as_ref().expect("files"), &matches, &mut errors);
+            !errors.is_empty()
+        };
+        let exact = json!({ "path_exact": "/robots.txt" });
+        assert!(!errors(json!({ "files": {} }), json!({})));
+        assert!(!errors(json!({ "files": { "path": "robots.txt" }, "public": true }), exact.clone()));
+        assert!(errors(json!({ "files": {} }), exact));
+        assert!(errors(json!({ "files": { "max_age_s": 31_536_001 } }), json!({})));
+        for other in ["redirect", "answer", "pool", "maintenance"] {
+            let value = match other {
+                "redirect" => json!({ "to": "/x" }),
+                "answer" => json!({}),
+                "pool" => json!("p"),
+                _ => json!(true),
+            };
+            assert!(errors(json!({ "files": {}, other: value }), json!({})), "{other}");
         }
     }
 

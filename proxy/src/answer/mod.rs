@@ -11,19 +11,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, RETRY_AFTER, VARY,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER, VARY,
     WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
-use schoolgate_config::model::{FixedAnswer, Route, Tenant};
+use schoolgate_config::model::{FilesAnswer, FixedAnswer, Route, Tenant};
 
 pub(crate) use early::early;
-pub(crate) use redirect::{https_location, route_location};
+pub(crate) use redirect::{https_location, route_location, slash_location};
 
 use crate::fault::Fault;
+use crate::files::{self, Held};
 use crate::forward::request::X_REQUEST_ID;
 use crate::forward::request_id::RequestId;
 use crate::forward::response;
@@ -91,6 +92,9 @@ impl Answer {
         if let Some(challenge) = fault.challenge() {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
+        if let Some(methods) = fault.allows() {
+            headers.insert(ALLOW, HeaderValue::from_static(methods));
+        }
         if let Some(seconds) = said.retry_after_s.or(row.retry_after_s) {
             headers.insert(RETRY_AFTER, seconds.into());
         }
@@ -146,6 +150,22 @@ impl Answer {
         Self::new(status, headers, body, id)
     }
 
+    /// A file, unless the client has it already.
+    pub(crate) fn file(file: Held, rule: &FilesAnswer, request: &HeaderMap, id: &RequestId) -> Self {
+        let Held { bytes, content_type, etag } = file;
+        let status = if files::has_it(request, &etag) { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+        let mut headers = HeaderMap::with_capacity(10);
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(ETAG, etag);
+        let body = (status == StatusCode::OK).then_some(Body { content_type, bytes });
+        let mut answer = Self::new(status, headers, body, id);
+        // A number is a value.
+        if let Ok(cache) = HeaderValue::try_from(format!("max-age={}", rule.max_age_s)) {
+            answer.headers.insert(CACHE_CONTROL, cache);
+        }
+        answer
+    }
+
     /// Nothing more to say: the answer to `OPTIONS *`.
     pub(crate) fn no_content(id: &RequestId) -> Self {
         Self::new(StatusCode::NO_CONTENT, HeaderMap::new(), None, id)
@@ -158,7 +178,8 @@ impl Answer {
         if let Some(body) = &body {
             headers.insert(CONTENT_TYPE, body.content_type.clone());
         }
-        if status != StatusCode::NO_CONTENT {
+        // Neither has a body; of the second the length would be that of the answer it stands for.
+        if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             headers.insert(CONTENT_LENGTH, body.as_ref().map_or(0, |b| b.bytes.len()).into());
         }
         Self { status, headers, body, route: None }

@@ -17,6 +17,15 @@ pub(crate) fn route_location(redirect: &Redirect) -> Option<HeaderValue> {
     HeaderValue::try_from(redirect.to.as_str()).ok()
 }
 
+/// The same address with a slash at its end: relative links of a directory's page need it.
+pub(crate) fn slash_location(path: &str, query: Option<&str>) -> Option<HeaderValue> {
+    let location = match query {
+        None => format!("{path}/"),
+        Some(query) => format!("{path}/?{query}"),
+    };
+    HeaderValue::try_from(location).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,6 +34,7 @@ use crate::balance::{Avoided, Choice, InFlight, LiveBackend, NoBackend, NoConnec
 use crate::exchange::{Exchange, Target};
 use crate::fault::Fault;
 use crate::feed::Signing;
+use crate::files::{Files, Found};
 use crate::forward::context::context;
 use crate::forward::peer::{UPGRADED_IDLE, Wants};
 use crate::forward::request::{self, Upward, X_FORWARDED_PREFIX};
@@ -71,6 +72,8 @@ pub struct GatewayParts {
     pub limits: EdgeLimits,
     /// What tenants may use.
     pub limiter: Arc<Limiter>,
+    /// Files that routes answer with.
+    pub files: Arc<Files>,
 }
 
 /// Serves requests; each worker has a clone. Beside its parts it has the tokens that were found good.
@@ -258,7 +261,7 @@ impl Gateway {
                 return Err(wait(tenant, exchange));
             }
             Ok(selected) => selected,
-            Err(refusal) => return self.refuse(refusal, authority, exchange),
+            Err(refusal) => return self.refuse(refusal, request, exchange),
         };
         let host = canonical_host(authority, &selected.host, selected.port);
         let cut = cut(&selected, facts.query);
@@ -317,7 +320,7 @@ impl Gateway {
     fn refuse(
         &self,
         refusal: Refusal<'_, '_, NodeLive>,
-        authority: Option<&str>,
+        request: &RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<Admitted, Refused> {
         let fault = fault_of(&refusal);
@@ -333,7 +336,7 @@ impl Gateway {
                     at_ms: exchange.began_ms,
                     request_id: exchange.request_id.as_str().to_owned(),
                     client: exchange.client.map(|client| client.ip),
-                    host: authority
+                    host: authority(request)
                         .and_then(|sent| identity::normalise(sent).ok())
                         .map_or_else(String::new, |a| a.host.into_owned()),
                     tenant: mismatch.tenant.map(|t| (t.tenant.id, t.tenant.slug.clone())),
@@ -345,6 +348,11 @@ impl Gateway {
                 exchange.tenant = tenant.cloned();
                 let answer = route.action.answer.as_ref().ok_or(Fault::Internal)?;
                 return Ok(Admitted::Answer(Answer::fixed(answer, &exchange.request_id).of_route(route)));
+            }
+            Refusal::Files(_, route, path) => {
+                exchange.tenant = tenant.cloned();
+                let answer = self.file(route, path, request, exchange)?;
+                return Ok(Admitted::Answer(answer.of_route(route)));
             }
             Refusal::Maintenance(_, Some(maintenance)) => {
                 said = Said {
@@ -364,6 +372,19 @@ impl Gateway {
         }
         exchange.tenant = tenant.cloned();
         Err(Refused { said, ..fault.into() })
+    }
+
+    /// The file of a route that a path names.
+    fn file(&self, route: &Route, path: &str, request: &RequestHeader, exchange: &Exchange) -> Result<Answer, Fault> {
+        let rule = route.action.files.as_ref().ok_or(Fault::Internal)?;
+        let found = rule.name(&route.matches, path).and_then(|name| self.0.files.find(&name));
+        match found.ok_or(Fault::NoRoute)? {
+            Found::File(file) => Ok(Answer::file(file, rule, &request.headers, &exchange.request_id)),
+            Found::Directory => {
+                let location = answer::slash_location(request.uri.path(), request.uri.query());
+                Ok(Answer::redirect(308, location.ok_or(Fault::BadRequest)?, &exchange.request_id))
+            }
+        }
     }
 
     fn set_deadlines(&self, session: &mut ServerSession, exchange: &Exchange) {
@@ -583,7 +604,12 @@ fn fault_of<L: Live>(refusal: &Refusal<'_, '_, L>) -> Fault {
         Refusal::Maintenance(..) => Fault::Maintenance,
         Refusal::FeatureNotInPlan(_) => Fault::FeatureNotInPlan,
         Refusal::NoRoute(_) | Refusal::NoChallenge => Fault::NoRoute,
-        Refusal::Challenge(_) | Refusal::Plain { .. } | Refusal::Redirect(..) | Refusal::Answer(..) => Fault::Internal,
+        Refusal::ReadOnly(_) => Fault::MethodNotAllowed,
+        Refusal::Challenge(_)
+        | Refusal::Plain { .. }
+        | Refusal::Redirect(..)
+        | Refusal::Files(..)
+        | Refusal::Answer(..) => Fault::Internal,
     }
 }
 
@@ -688,6 +714,7 @@ mod tests {
             trusted_hops: Vec::new(),
             limits: EdgeLimits::default(),
             limiter: Arc::default(),
+            files: Arc::default(),
         })
     }
 
@@ -701,7 +728,8 @@ mod tests {
     #[test]
     fn what_explain_says_of_a_refusal_is_what_a_client_gets() {
         type R = Refusal<'static, 'static, schoolgate_config::table::NoLive>;
-        let refusals: [R; 13] = [
+        let refusals: [R; 14] = [
+            Refusal::ReadOnly(None),
             Refusal::BadAuthority(identity::AuthorityError::Port),
             Refusal::BadPath,
             Refusal::NoChallenge,

@@ -6,6 +6,7 @@ mod answers;
 mod backends;
 mod bodies;
 mod certificates;
+mod files;
 mod forwarding;
 mod grpc;
 mod hostile;

@@ -1,6 +1,7 @@
 //! A gateway in this process, told its table directly.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +11,14 @@ use pingora_proxy::http_proxy;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use ring::signature::Ed25519KeyPair;
 use schoolgate_config::model::{Fingerprint, Plan, Pool, Revision, Route, Tenant, Zone};
-use schoolgate_config::settings::EdgeLimits;
+use schoolgate_config::settings::{EdgeLimits, Settings};
 use schoolgate_config::snapshot::{Change, Object, Snapshot};
 use schoolgate_config::table::RoutingTable;
 use schoolgate_config::time::SystemClock;
 use schoolgate_proxy::balance::health;
-use schoolgate_proxy::feed::SigningKey;
 use schoolgate_proxy::direct::Driver;
+use schoolgate_proxy::feed::SigningKey;
+use schoolgate_proxy::files::{Files, FilesOptions};
 use schoolgate_proxy::gateway::{Gateway, GatewayParts, SharedTable};
 use schoolgate_proxy::live::NodeLive;
 use schoolgate_proxy::observe::Observe;
@@ -44,10 +46,12 @@ pub(crate) struct Given {
     more: Vec<Object>,
     limits: EdgeLimits,
     body_stall: Option<Duration>,
+    settings: Settings,
 }
 
 pub(crate) fn given<S: AsRef<str>>(backends: impl IntoIterator<Item = S>) -> Given {
-    Given { pool: pool("shared", backends), more: Vec::new(), limits: EdgeLimits::default(), body_stall: None }
+    let (limits, settings) = (EdgeLimits::default(), Settings::default());
+    Given { pool: pool("shared", backends), more: Vec::new(), limits, body_stall: None, settings }
 }
 
 /// A pool without active checks.
@@ -106,6 +110,12 @@ impl Given {
         self
     }
 
+    /// Routes answer with the files of this directory.
+    pub(crate) fn files(mut self, dir: &Path) -> Self {
+        self.settings.proxy.files.dir = dir.to_str().unwrap().to_owned();
+        self
+    }
+
     pub(crate) async fn start(self) -> Site {
         let mut objects: Vec<Object> = Plan::catalogue().into_iter().map(Object::from).collect();
         objects.push(object::<Pool>(self.pool));
@@ -138,6 +148,10 @@ impl Given {
             transport.body_stall = stall;
             limits = shortened(limits, stall);
         }
+        let files = Arc::<Files>::default();
+        if let Some(options) = FilesOptions::new(&self.settings) {
+            files.read(&options).await;
+        }
         let gateway = Gateway::new(GatewayParts {
             table: table.clone(),
             signing: Arc::new(arc_swap::ArcSwapOption::from_pointee(signing)),
@@ -148,6 +162,7 @@ impl Given {
             trusted_hops: Vec::new(),
             limits,
             limiter,
+            files,
         });
         let conf = Arc::new(ServerConf::default());
         let edge = Edge::start(EdgeOptions {

@@ -10,9 +10,9 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use schoolgate_config::model::{
-    BackendAddress, BackendId, BackendState, Balance, CaBundle, CanaryBy, Color, CookieName, DomainName, FrameOptions,
-    HostClass, Isolation, IssuerId, Jwks, KeyUrl, Lane, LimitMode, LimitName, Percent, PlanId, PoolId, PoolKind,
-    PoolKindRule, ProbeKind, QuotaMode, ReferrerPolicy, RequestClass, SameSite, ServerName, ShardSize, Slug,
+    BackendAddress, BackendId, BackendState, Balance, CaBundle, CanaryBy, Color, CookieName, DomainName, FilePath,
+    FrameOptions, HostClass, Isolation, IssuerId, Jwks, KeyUrl, Lane, LimitMode, LimitName, Percent, PlanId, PoolId,
+    PoolKind, PoolKindRule, ProbeKind, QuotaMode, ReferrerPolicy, RequestClass, SameSite, ServerName, ShardSize, Slug,
     SubscriptionStatus, TenantId, TimeZone, Timestamp, TokenAlgorithm, Weight,
 };
 
@@ -203,7 +203,7 @@ macro_rules! parsed {
 }
 parsed!(Slug, PlanId, PoolId, TenantId, BackendId, DomainName, Color, BackendAddress, IssuerId, KeyUrl);
 parsed!(LimitName, TimeZone, Timestamp);
-parsed!(CaBundle, CookieName, ServerName);
+parsed!(CaBundle, CookieName, FilePath, ServerName);
 
 /// As the issuer publishes it; what is no public key of a kind that we take is told.
 impl Readable for Jwks {

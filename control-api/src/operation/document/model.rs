@@ -1,9 +1,9 @@
 //! Reading the parts of the model, with the bounds of their values.
 
 use schoolgate_config::model::{
-    Canary, CanaryBy, CookieMatch, Ejection, FixedAnswer, HeaderMatch, HealthCheckForm, Limits, Percent, PoolTimeouts,
-    ProbeKind, Profile, QueueRules, Quota, Redirect, Retry, Rewrite, RouteAction, RouteMatch, RouteTimeouts, Security,
-    StickyCookie, Subscription, Theme, UpstreamTls,
+    Canary, CanaryBy, CookieMatch, Ejection, FilePath, FilesAnswer, FixedAnswer, HeaderMatch, HealthCheckForm, Limits,
+    Percent, PoolTimeouts, ProbeKind, Profile, QueueRules, Quota, Redirect, Retry, Rewrite, RouteAction, RouteMatch,
+    RouteTimeouts, Security, StickyCookie, Subscription, Theme, UpstreamTls,
 };
 
 use serde_json::Value;
@@ -93,6 +93,7 @@ readable!(RouteAction {
     maintenance = false,
     canary,
     answer,
+    files,
     public = false,
 });
 readable!(RouteTimeouts { connect_ms, first_byte_ms, read_ms, write_ms, total_ms });
@@ -106,6 +107,7 @@ impl Readable for FixedAnswer {
         Some(Self { status: status?, content_type: content_type?, body: body?.0 })
     }
 }
+readable!(FilesAnswer { path = FilePath::default(), max_age_s = Self::MAX_AGE_S });
 readable!(Canary { pool, percent = Percent::default(), by = CanaryBy::default(), header, cookie });
 readable!(CookieMatch { name, value });
 readable!(Rewrite { prefix });
