@@ -120,8 +120,15 @@ impl SealRotation {
         Self { feed: publisher.feed(), store, publisher, keeper, elsewhere, said: None, settled_after, sealing_since }
     }
 
-    /// Works until dropped.
-    pub async fn run(mut self) {
+    /// Works until `stop` is ready.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.keep_rotating() => {}
+            () = stop => {}
+        }
+    }
+
+    async fn keep_rotating(&mut self) {
         let mut committed = self.store.committed();
         loop {
             committed.mark_unchanged();

@@ -158,77 +158,39 @@ impl ControlPlane {
 
         let stop = CancellationToken::new();
         let background = Supervisor::new(stop.clone());
-        let (token, service) = (stop.clone(), publisher.clone());
-        background.keep_running("publisher", move || service.clone().run(token.clone().cancelled_owned()));
+        background.serve("publisher", publisher.clone(), |publisher, stop| publisher.run(stop));
         let migrations =
             Migrations::new(store.clone(), publisher.clone(), Arc::clone(&clock), settings.migrate.clone());
-        let (token, inputs) = (stop.clone(), (migrations.clone(), certificates::holder(&settings.data.dir)?));
-        background.keep_running("operations", move || {
-            let (migrations, holder) = inputs.clone();
-            migrations.run(holder, token.clone().cancelled_owned())
-        });
-        let silent = SilentInstances::new(store.clone(), Arc::clone(&clock), settings.instances.clone());
-        let (token, inputs) = (stop.clone(), (silent, certificates::holder(&settings.data.dir)?));
-        background.keep_running("instances", move || {
-            let (silent, holder) = inputs.clone();
-            silent.run(holder, token.clone().cancelled_owned())
-        });
-        let (token, windows) = (stop.clone(), MaintenanceWindows::new(store.clone(), Arc::clone(&clock)));
-        background.keep_running("maintenance windows", move || {
-            let (windows, token) = (windows.clone(), token.clone());
-            async move {
-                tokio::select! {
-                    () = windows.run() => {}
-                    () = token.cancelled() => {}
-                }
-            }
-        });
-        let (token, inputs) = (stop.clone(), (store.clone(), publisher.feed(), settings.data.dir.clone()));
-        background.keep_running("context keys", move || {
-            let (store, feed, data_dir) = inputs.clone();
-            let (rotation, token) = (Rotation::new(store, feed, context_keys.clone(), &data_dir), token.clone());
-            async move {
-                tokio::select! {
-                    () = rotation.run() => {}
-                    () = token.cancelled() => {}
-                }
-            }
-        });
-        let (token, inputs) = (stop.clone(), (publisher.clone(), store.clone(), Arc::clone(&keeper)));
-        background.keep_running("sealing keys", move || {
-            let ((publisher, store, keeper), key_file) = (inputs.clone(), key_file.clone());
-            let elsewhere: Elsewhere =
-                Arc::new(move |keeper| InternalAuthority::rewrap(&key_file, keeper).map_err(|error| error.to_string()));
-            let (rotation, token) = (SealRotation::new(publisher, store, keeper, elsewhere), token.clone());
-            async move {
-                tokio::select! {
-                    () = rotation.run() => {}
-                    () = token.cancelled() => {}
-                }
-            }
-        });
-        let token = stop.clone();
-        background.keep_running("token-keys", move || keys.clone().run(token.clone().cancelled_owned()));
-        let token = stop.clone();
+        // Of many control processes one does what must not be done twice; it holds the lease under this name.
         let holder = certificates::holder(&settings.data.dir)?;
-        let as_holder = holder.clone();
-        background.keep_running("domain-checks", move || {
-            let (checks, token, holder) = (domain_checks.clone(), token.clone(), as_holder.clone());
-            async move { checks.run(&holder, token.cancelled_owned()).await }
+        let led = (migrations.clone(), holder.clone());
+        background.serve("operations", led, |(migrations, holder), stop| migrations.run(holder, stop));
+        let silent = SilentInstances::new(store.clone(), Arc::clone(&clock), settings.instances.clone());
+        background.serve("instances", (silent, holder.clone()), |(silent, holder), stop| silent.run(holder, stop));
+        let windows = MaintenanceWindows::new(store.clone(), Arc::clone(&clock));
+        let led = (windows, holder.clone());
+        background.serve("maintenance windows", led, |(windows, holder), stop| windows.run(holder, stop));
+        let inputs = (store.clone(), publisher.feed(), context_keys, settings.data.dir.clone());
+        background.serve("context keys", inputs, |(store, feed, context_keys, data_dir), stop| {
+            Rotation::new(store, feed, context_keys, &data_dir).run(stop)
         });
-        let (token, watch) = (stop.clone(), EndingWatch::new(store.clone(), Arc::clone(&clock)));
-        background.keep_running("certificate-ends", move || watch.clone().run(token.clone().cancelled_owned()));
-        let token = stop.clone();
+        let elsewhere: Elsewhere =
+            Arc::new(move |keeper| InternalAuthority::rewrap(&key_file, keeper).map_err(|error| error.to_string()));
+        let inputs = (publisher.clone(), store.clone(), Arc::clone(&keeper), elsewhere);
+        background.serve("sealing keys", inputs, |(publisher, store, keeper, elsewhere), stop| {
+            SealRotation::new(publisher, store, keeper, elsewhere).run(stop)
+        });
+        background.serve("token-keys", keys, |keys, stop| keys.run(stop));
+        background
+            .serve("domain-checks", (domain_checks, holder.clone()), |(checks, holder), stop| checks.run(holder, stop));
+        let watch = EndingWatch::new(store.clone(), Arc::clone(&clock));
+        background.serve("certificate-ends", watch, |watch, stop| watch.run(stop));
         let turns = OverrideTurns::new(store.clone(), Arc::clone(&clock));
-        background.keep_running("override-turns", move || {
-            let (turns, token, holder) = (turns.clone(), token.clone(), holder.clone());
-            async move { turns.run(&holder, token.cancelled_owned()).await }
-        });
+        background.serve("override-turns", (turns, holder), |(turns, holder), stop| turns.run(holder, stop));
         if let Some(responder) = responder {
             tokio::spawn(responder.run(stop.clone()));
         }
-        let token = stop.clone();
-        background.keep_running("certificates", move || certificates.clone().run(token.clone().cancelled_owned()));
+        background.serve("certificates", certificates, |certificates, stop| certificates.run(stop));
         Ok(Self { store, publisher, keeper, migrations, api, dns, background, stop })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
@@ -17,6 +17,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A service that ran this long was well: the next failure is a first one.
 const WELL_AFTER: Duration = Duration::from_secs(60);
+
+/// Ready when services have to end.
+pub(super) type Stopped = WaitForCancellationFutureOwned;
 
 /// Waits that grow with failures in a row.
 #[derive(Debug)]
@@ -50,6 +53,17 @@ impl Supervisor {
     /// A supervisor whose services end when `stop` is cancelled.
     pub(super) fn new(stop: CancellationToken) -> Self {
         Self { stop, tasks: TaskTracker::new() }
+    }
+
+    /// Runs a service, again whenever it panics or ends before the stop: `run` is given a clone of it, and what is ready
+    /// when it has to end.
+    pub(super) fn serve<S, F>(&self, name: &'static str, service: S, run: impl Fn(S, Stopped) -> F + Send + 'static)
+    where
+        S: Clone + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = self.stop.clone();
+        self.keep_running(name, move || run(service.clone(), stop.clone().cancelled_owned()));
     }
 
     /// Runs what `start` makes, again whenever it panics or ends before the stop.

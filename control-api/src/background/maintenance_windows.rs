@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use schoolgate_config::model::{Platform, PlatformId, Pool, Tenant, TenantState};
+use schoolgate_config::model::{Maintenance, Platform, PlatformId, Pool, Tenant, TenantState};
 use schoolgate_config::time::Clock;
-use schoolgate_store::{Actor, Store, StoreError};
+use schoolgate_store::{Actor, Aggregate, Lease, Store, StoreError};
 use serde_json::json;
+
+/// The right to forget windows: of many control processes one does, in this name.
+const LEASE: &str = "maintenance-windows";
 
 /// Time between two looks: 5 s. Nobody waits for it; until then an operator reads of a window that has passed.
 const LOOK: Duration = Duration::from_secs(5);
@@ -30,67 +33,108 @@ impl MaintenanceWindows {
         Self { store, clock }
     }
 
-    /// Looks from time to time, for ever.
-    pub async fn run(self) {
+    /// Looks while this process holds the lease, until `stop` is ready.
+    pub async fn run(self, holder: String, stop: impl Future<Output = ()>) {
+        let store = self.store.clone();
+        store.while_leased(LEASE, &holder, stop, |lease| self.clone().keep_looking(lease)).await;
+    }
+
+    async fn keep_looking(self, lease: Lease) {
         loop {
             tokio::time::sleep(LOOK).await;
-            if let Err(error) = self.forget_those_over().await {
-                tracing::warn!(%error, "windows of maintenance that have passed are not forgotten: {error}");
+            match self.forget_those_over(&lease).await {
+                Ok(()) => {}
+                Err(StoreError::LeaseLost { .. }) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "windows of maintenance that have passed are not forgotten: {error}");
+                }
             }
         }
     }
 
     /// Forgets every window that has passed.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
-    pub async fn forget_those_over(&self) -> Result<(), StoreError> {
+    async fn forget_those_over(&self, lease: &Lease) -> Result<(), StoreError> {
         let now_ms = self.clock.unix_ms();
         let head = self.store.head();
-        let tenants = head.table.tenants().map(|entry| &entry.tenant).filter(|tenant| is_over(tenant, now_ms));
-        for id in tenants.map(|tenant| tenant.id) {
-            let mut transaction = self.store.begin(Actor::system("maintenance-windows")).await?;
-            // Somebody may have said something else meanwhile.
-            let found = transaction.get::<Tenant>(&id).await?.map(|found| found.value);
-            let Some(mut tenant) = found.filter(|tenant| is_over(tenant, now_ms)) else { continue };
-            let window = tenant.maintenance.take();
-            if tenant.state == TenantState::Maintenance {
-                (tenant.state, tenant.state_reason) = (TenantState::Active, None);
-            }
-            transaction.update(tenant, None).await?;
-            transaction.commit("tenant.resume", &format!("tenant {id}"), json!({ "window": window })).await?;
+        for entry in head.table.tenants().filter(|entry| is_over(&*entry.tenant, now_ms)) {
+            self.forget::<Tenant>(&entry.tenant.id, lease, now_ms).await?;
         }
-        let pools = head.table.pools().map(|entry| &entry.pool).filter(|pool| pool_is_over(pool, now_ms));
-        for id in pools.map(|pool| &pool.id) {
-            let mut transaction = self.store.begin(Actor::system("maintenance-windows")).await?;
-            let found = transaction.get::<Pool>(id).await?.map(|found| found.value);
-            let Some(mut pool) = found.filter(|pool| pool_is_over(pool, now_ms)) else { continue };
-            let window = pool.maintenance.take();
-            transaction.update(pool, None).await?;
-            transaction.commit("pool.resume", &format!("pool {id}"), json!({ "window": window })).await?;
+        for entry in head.table.pools().filter(|entry| is_over(&*entry.pool, now_ms)) {
+            self.forget::<Pool>(&entry.pool.id, lease, now_ms).await?;
         }
-        if head.table.platform().is_some_and(|platform| platform_is_over(platform, now_ms)) {
-            let mut transaction = self.store.begin(Actor::system("maintenance-windows")).await?;
-            let found = transaction.get::<Platform>(&PlatformId).await?.map(|found| found.value);
-            let Some(mut platform) = found.filter(|platform| platform_is_over(platform, now_ms)) else { return Ok(()) };
-            let window = platform.maintenance.take();
-            transaction.update(platform, None).await?;
-            transaction.commit("platform.resume", "platform platform", json!({ "window": window })).await?;
+        if head.table.platform().is_some_and(|platform| is_over(&**platform, now_ms)) {
+            self.forget::<Platform>(&PlatformId, lease, now_ms).await?;
         }
+        Ok(())
+    }
+
+    async fn forget<T: Interrupted>(&self, key: &T::Key, lease: &Lease, now_ms: i64) -> Result<(), StoreError> {
+        let mut transaction = self.store.begin(Actor::system(LEASE)).await?;
+        transaction.require(lease).await?;
+        // Somebody may have said something else meanwhile.
+        let found = transaction.get::<T>(key).await?.map(|found| found.value);
+        let Some(mut found) = found.filter(|found| is_over(found, now_ms)) else { return Ok(()) };
+        let window = found.resume();
+        transaction.update(found, None).await?;
+        let (action, target) = (format!("{}.resume", T::NOUN), format!("{} {key}", T::NOUN));
+        transaction.commit(&action, &target, json!({ "window": window })).await?;
         Ok(())
     }
 }
 
-fn platform_is_over(platform: &Platform, now_ms: i64) -> bool {
-    platform.maintenance.as_ref().is_some_and(|window| window.is_over(now_ms))
+/// What can be in maintenance for a while.
+trait Interrupted: Aggregate {
+    /// What the audit calls it.
+    const NOUN: &'static str;
+
+    /// What is said of its maintenance.
+    fn window(&self) -> Option<&Maintenance>;
+
+    /// Ends it; gives what was said.
+    fn resume(&mut self) -> Option<Box<Maintenance>>;
 }
 
-fn is_over(tenant: &Tenant, now_ms: i64) -> bool {
-    tenant.maintenance.as_ref().is_some_and(|window| window.is_over(now_ms))
+impl Interrupted for Tenant {
+    const NOUN: &'static str = "tenant";
+
+    fn window(&self) -> Option<&Maintenance> {
+        self.maintenance.as_deref()
+    }
+
+    fn resume(&mut self) -> Option<Box<Maintenance>> {
+        if self.state == TenantState::Maintenance {
+            (self.state, self.state_reason) = (TenantState::Active, None);
+        }
+        self.maintenance.take()
+    }
 }
 
-fn pool_is_over(pool: &Pool, now_ms: i64) -> bool {
-    pool.maintenance.as_ref().is_some_and(|window| window.is_over(now_ms))
+impl Interrupted for Pool {
+    const NOUN: &'static str = "pool";
+
+    fn window(&self) -> Option<&Maintenance> {
+        self.maintenance.as_deref()
+    }
+
+    fn resume(&mut self) -> Option<Box<Maintenance>> {
+        self.maintenance.take()
+    }
+}
+
+impl Interrupted for Platform {
+    const NOUN: &'static str = "platform";
+
+    fn window(&self) -> Option<&Maintenance> {
+        self.maintenance.as_deref()
+    }
+
+    fn resume(&mut self) -> Option<Box<Maintenance>> {
+        self.maintenance.take()
+    }
+}
+
+fn is_over(of: &impl Interrupted, now_ms: i64) -> bool {
+    of.window().is_some_and(|window| window.is_over(now_ms))
 }
 
 #[cfg(test)]
@@ -124,16 +168,17 @@ mod tests {
 
         let clock = Arc::new(ManualClock::at(19_999));
         let windows = MaintenanceWindows::new(store.clone(), clock.clone());
-        windows.forget_those_over().await.expect("looked");
+        let lease = store.take_lease(LEASE, "here", Duration::from_secs(60)).await.expect("asked").expect("a lease");
+        windows.forget_those_over(&lease).await.expect("looked");
         assert_eq!(store.head().table.tenant(&id).expect("there").tenant.state, TenantState::Maintenance);
         clock.advance_ms(1);
-        windows.forget_those_over().await.expect("looked");
+        windows.forget_those_over(&lease).await.expect("looked");
         let head = store.head();
         let tenant = &head.table.tenant(&id).expect("there").tenant;
         assert_eq!((tenant.state, &tenant.state_reason, &tenant.maintenance), (TenantState::Active, &None, &None));
         assert!(head.table.pools().all(|pool| pool.pool.maintenance.is_none()));
         let change = head.change;
-        windows.forget_those_over().await.expect("looked");
+        windows.forget_those_over(&lease).await.expect("looked");
         assert_eq!(store.head().change, change, "there is nothing left to do");
     }
 }

@@ -52,9 +52,9 @@ impl OverrideTurns {
     }
 
     /// Tells, until `stop` is ready, while this process holds the lease. `holder` is this process's own name.
-    pub async fn run(self, holder: &str, stop: impl Future<Output = ()>) {
+    pub async fn run(self, holder: String, stop: impl Future<Output = ()>) {
         let store = self.store.clone();
-        store.while_leased(LEASE, holder, stop, |lease| self.clone().keep_telling(lease)).await;
+        store.while_leased(LEASE, &holder, stop, |lease| self.clone().keep_telling(lease)).await;
     }
 
     async fn keep_telling(self, lease: Lease) {

@@ -56,8 +56,15 @@ impl Rotation {
         Self { store, feed, keys, file, written: None, since_ms: SystemClock.unix_ms(), last_signed: HashMap::new() }
     }
 
-    /// Works until dropped.
-    pub async fn run(mut self) {
+    /// Works until `stop` is ready.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.keep_turning() => {}
+            () = stop => {}
+        }
+    }
+
+    async fn keep_turning(&mut self) {
         let mut committed = self.store.committed();
         loop {
             // Seen before the look: a commit during it causes another one.

@@ -91,7 +91,7 @@ async fn an_override_ends_by_itself_and_an_event_says_so() {
     let (begins, ends) = (rfc3339(now_ms + 300), rfc3339(now_ms + 1_500));
     let exam = json!({"value": 3000, "reason": "results day", "starts_at": begins, "expires_at": ends});
     site.api.put("tenants/slug:greenhill/overrides/requests_per_minute", exam).await.expect(200);
-    let background = tokio::spawn(turns.run("here", std::future::pending()));
+    let background = tokio::spawn(turns.run("here".to_owned(), std::future::pending()));
     let told = async || {
         let events = site.api.get("events?kind=override").await.expect(200);
         events["items"].as_array().expect("items").clone()

@@ -122,9 +122,9 @@ impl DomainChecks {
     }
 
     /// Checks what is due, until `stop` is ready, while this process holds the lease. `holder` is this process's own name.
-    pub async fn run(self, holder: &str, stop: impl Future<Output = ()>) {
+    pub async fn run(self, holder: String, stop: impl Future<Output = ()>) {
         let store = self.shared.store.clone();
-        store.while_leased(LEASE, holder, stop, |lease| self.clone().keep_checking(lease)).await;
+        store.while_leased(LEASE, &holder, stop, |lease| self.clone().keep_checking(lease)).await;
     }
 
     async fn keep_checking(self, lease: Lease) {

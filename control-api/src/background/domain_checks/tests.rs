@@ -229,7 +229,7 @@ async fn a_request_that_is_not_proven_expires() {
 async fn of_two_processes_one_checks() {
     let world = World::new().await;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let first = tokio::spawn(world.checks.clone().run("first", async {
+    let first = tokio::spawn(world.checks.clone().run("first".to_owned(), async {
         let _ = stopped.await;
     }));
     let checked = async || {
