@@ -14,7 +14,7 @@ use super::{Answer, Api, ListAnswer, object};
 use crate::background::CheckRefusal;
 use crate::operation::domains::instructions::Instructions;
 use crate::operation::domains::transfer::{self, TransferAnswer, TransferInput};
-use crate::operation::domains::{self, DomainInput, DomainPatch, DomainView, Reading};
+use crate::operation::domains::{self, DomainInput, DomainPatch, DomainView};
 use crate::operation::json;
 use crate::operation::permission::{Operator, Subject};
 use crate::operation::tenants::TenantKey;
@@ -40,8 +40,7 @@ pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params:
     if let Some(tenant) = tenant {
         query.tenant = Some(TenantKey::parse_field(&tenant)?.find(&api.store).await?.value.id);
     }
-    let reading = Reading { store: &api.store, platform: &api.platform, now_ms: api.clock.unix_ms() };
-    Ok(ListAnswer::of(reading.list(&operator, query).await?))
+    Ok(ListAnswer::of(api.reading().list(&operator, query).await?))
 }
 
 /// Adds a domain to a tenant.
@@ -63,8 +62,7 @@ pub(super) async fn get(
     params: Params,
 ) -> Answer {
     params.finish()?;
-    let reading = Reading { store: &api.store, platform: &api.platform, now_ms: api.clock.unix_ms() };
-    let (version, view) = reading.get(&operator, &name(&text)?).await?;
+    let (version, view) = api.reading().get(&operator, &name(&text)?).await?;
     Ok(object(&json(&view), version))
 }
 
@@ -109,12 +107,10 @@ pub(super) async fn check(
 ) -> Answer {
     params.finish()?;
     let name = name(&text)?;
-    let reading = Reading { store: &api.store, platform: &api.platform, now_ms: api.clock.unix_ms() };
-    let tenant = reading.owner(&operator, &name).await?;
+    let tenant = api.reading().owner(&operator, &name).await?;
     operator.may_with(Subject::Domains.write(), tenant)?;
     api.domain_checks.check_now(&name).await?;
-    let reading = Reading { now_ms: api.clock.unix_ms(), ..reading };
-    let (version, view) = reading.get(&operator, &name).await?;
+    let (version, view) = api.reading().get(&operator, &name).await?;
     Ok(object(&json(&view), version))
 }
 
@@ -140,8 +136,7 @@ pub(super) async fn instructions(
 ) -> Answer {
     let format = params.take("format")?;
     params.finish()?;
-    let reading = Reading { store: &api.store, platform: &api.platform, now_ms: api.clock.unix_ms() };
-    let instructions = reading.instructions(&operator, &name(&text)?).await?;
+    let instructions = api.reading().instructions(&operator, &name(&text)?).await?;
     let text = match format.as_deref() {
         None | Some("json") => return Ok(axum::Json(instructions).into_response()),
         Some("bind") => instructions.bind(),

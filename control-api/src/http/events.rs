@@ -13,7 +13,6 @@ use schoolgate_store::{Event, EventQuery, Page, StoreError};
 
 use super::params::{Params, unreadable_cursor};
 use super::{Answer, Api, ListAnswer, Stop, domains};
-use crate::operation::domains::Reading;
 use crate::operation::permission::{Operator, Subject};
 use crate::operation::tenants::{self, TenantKey};
 
@@ -116,9 +115,8 @@ pub(super) async fn of_domain(
     let query = take_query(&mut params)?;
     params.finish()?;
     let name: DomainName = domains::name(&text)?;
-    let reading = Reading { store: &api.store, platform: &api.platform, now_ms: api.clock.unix_ms() };
     // What the name did under another tenant is not this one's to read.
-    let tenant = Some(reading.owner(&operator, &name).await?);
+    let tenant = Some(api.reading().owner(&operator, &name).await?);
     Ok(answer(&api, EventQuery { tenant, object: Some(format!("domain {name}")), ..query }).await?)
 }
 

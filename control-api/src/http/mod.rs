@@ -60,6 +60,7 @@ use crate::background::{DomainChecks, KeyRefresher};
 use crate::context_keys::ContextKeys;
 use crate::metrics::Metrics;
 use crate::operation::Platform;
+use crate::operation::domains::Reading;
 use crate::publish::{FeedServer, Publisher};
 use problem::Problem;
 use public::Visitors;
@@ -107,6 +108,11 @@ impl Api {
     /// Shares the parts.
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Domains as they are now.
+    fn reading(&self) -> Reading<'_> {
+        Reading { store: &self.store, platform: &self.platform, now_ms: self.clock.unix_ms() }
     }
 }
 

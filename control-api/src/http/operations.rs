@@ -6,8 +6,7 @@ use axum::response::IntoResponse;
 
 use schoolgate_store::{OperationId, OperationQuery, Page};
 
-use super::params::Params;
-use super::problem::Problem;
+use super::params::{Params, unreadable_cursor};
 use super::write::WriteRequest;
 use super::{Answer, Api, ListAnswer};
 use crate::operation::Refusal;
@@ -42,14 +41,9 @@ pub(super) async fn migrate(State(api): State<Api>, Path(tenant): Path<String>, 
     ),
     responses((status = 200, body = ListAnswer<OperationView>)))]
 pub(super) async fn list(State(api): State<Api>, operator: Operator, mut params: Params) -> Answer {
-    let mut query = OperationQuery { limit: 100, ..OperationQuery::default() };
-    query.before = params.parse("cursor")?;
-    if let Some(limit) = params.parse::<u32>("limit")? {
-        if !(1..=1_000).contains(&limit) {
-            return Err(Problem::bad_request("the parameter limit: expected 1 to 1000").into());
-        }
-        query.limit = limit;
-    }
+    let (cursor, limit) = params.paging()?;
+    let before = cursor.map(|text| text.parse().map_err(|_| unreadable_cursor())).transpose()?;
+    let mut query = OperationQuery { before, limit, ..OperationQuery::default() };
     query.state = params.parse("state")?;
     if let Some(tenant) = params.take("tenant")? {
         query.tenant = Some(TenantKey::parse_field(&tenant)?.find(&api.store).await?.value.id);

@@ -8,7 +8,7 @@ use super::params::Params;
 use super::problem::Problem;
 use super::write::WriteRequest;
 use super::{Answer, Api, ListAnswer, object, resource};
-use crate::operation::domains::{DomainView, Reading};
+use crate::operation::domains::DomainView;
 use crate::operation::edit::Resource;
 use crate::operation::maintenance::MaintenanceInput;
 use crate::operation::permission::Operator;
@@ -162,6 +162,5 @@ pub(super) async fn domains(
     params.finish()?;
     let tenant = tenants::get(&api.store, &operator, &TenantKey::parse(&key)?).await?;
     query.tenant = Some(tenant.value.id);
-    let reading = Reading { store: &api.store, platform: &api.platform, now_ms: api.clock.unix_ms() };
-    Ok(ListAnswer::of(reading.list(&operator, query).await?))
+    Ok(ListAnswer::of(api.reading().list(&operator, query).await?))
 }

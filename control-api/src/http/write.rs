@@ -27,7 +27,6 @@ use super::precondition::expected_versions;
 use super::problem::Problem;
 use super::{Answer, Api, Stop, etag};
 use crate::operation::above_limits::{AboveLimits, Concerned};
-use crate::operation::domains::Reading;
 use crate::operation::permission::Operator;
 use crate::operation::{Done, Refusal, What, Work, json};
 use crate::publish::LaggingNode;
@@ -483,6 +482,5 @@ async fn wait_issued(
 /// A domain after its certificate came.
 async fn look_again(api: &Api, name: &DomainName) -> Result<Option<Value>, Stop> {
     let Some(stored) = api.store.get(name).await? else { return Ok(None) };
-    let reading = Reading { store: &api.store, platform: &api.platform, now_ms: api.clock.unix_ms() };
-    Ok(Some(json(&reading.shown(&stored).await?)))
+    Ok(Some(json(&api.reading().shown(&stored).await?)))
 }
