@@ -201,6 +201,27 @@ pub struct Suggestion {
     pub ask_again: Option<Duration>,
 }
 
+/// What a CA says about renewing a certificate (RFC 9773).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewal {
+    /// When to.
+    Suggested(Suggestion),
+    /// Nothing of this certificate.
+    Nothing,
+    /// It has no such service at all; nobody was asked.
+    NotOffered,
+}
+
+impl Renewal {
+    /// The suggestion, if there is one.
+    pub const fn suggestion(&self) -> Option<&Suggestion> {
+        match self {
+            Self::Suggested(suggestion) => Some(suggestion),
+            Self::Nothing | Self::NotOffered => None,
+        }
+    }
+}
+
 impl Account {
     /// Thumbprint of its key (RFC 7638).
     pub fn thumbprint(&self) -> &str {
@@ -237,12 +258,12 @@ impl Account {
         Ok(PlacedOrder { inner: call(self.inner.order(url.to_owned())).await? })
     }
 
-    /// What the CA suggests about renewing the certificate that it calls `id`; `None` when it suggests nothing.
+    /// What the CA suggests about renewing the certificate that it calls `id`.
     ///
     /// # Errors
     /// [`CaError`].
-    pub async fn renewal(&self, id: &str) -> Result<Option<Suggestion>, CaError> {
-        let Some((authority, serial)) = id.split_once('.') else { return Ok(None) };
+    pub async fn renewal(&self, id: &str) -> Result<Renewal, CaError> {
+        let Some((authority, serial)) = id.split_once('.') else { return Ok(Renewal::Nothing) };
         let id = CertificateIdentifier { authority_key_identifier: authority.into(), serial: serial.into() };
         let heard = RefCell::new(Heard::default());
         let (result, heard) = HEARD
@@ -253,8 +274,8 @@ impl Account {
             .await;
         let info = match result {
             Ok((info, _)) => info,
-            Err(Error::Unsupported(_)) => return Ok(None),
-            Err(_) if matches!(heard.status, Some(404 | 405)) => return Ok(None),
+            Err(Error::Unsupported(_)) => return Ok(Renewal::NotOffered),
+            Err(_) if matches!(heard.status, Some(404 | 405)) => return Ok(Renewal::Nothing),
             Err(error) => return Err(meaning(error, heard)),
         };
         let ms = |at: time::OffsetDateTime| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
@@ -262,7 +283,7 @@ impl Account {
         if window.start >= window.end {
             return Err(CaError::Protocol("its renewal window ends before it begins".to_owned()));
         }
-        Ok(Some(Suggestion {
+        Ok(Renewal::Suggested(Suggestion {
             start_ms: ms(window.start),
             end_ms: ms(window.end),
             explanation: info.explanation_url,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use schoolgate_store::acme::RenewalWindow;
 
-use crate::directory::Suggestion;
+use crate::directory::{Renewal, Suggestion};
 use crate::due::spread_of;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -23,8 +23,14 @@ const YOUNGEST_MS: i64 = 6 * HOUR_MS;
 /// The CA is asked again after what it says, within these bounds: 1 h to 24 h.
 const ASK_AGAIN: (i64, i64) = (HOUR_MS, DAY_MS);
 
-/// Where it says nothing, or has no suggestions: 6 h, and 24 h.
+/// Where it does not say when to ask again: 6 h.
 const ASK_BY_DEFAULT_MS: i64 = 6 * HOUR_MS;
+
+/// Where it suggests nothing: 24 h.
+const NOTHING_MS: i64 = DAY_MS;
+
+/// A CA that has no such service may have one some day; to look for it costs a write for each certificate: 7 days.
+const NOT_OFFERED_MS: i64 = 7 * DAY_MS;
 
 /// Life of a certificate, milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +80,14 @@ pub fn choose(before: Option<&RenewalWindow>, suggestion: &Suggestion, chance: f
 }
 
 /// When to ask the CA again.
-pub fn ask_at(now_ms: i64, name: &str, suggestion: Option<&Suggestion>) -> i64 {
-    let said = suggestion.and_then(|s| s.ask_again).unwrap_or(Duration::ZERO);
-    let said = i64::try_from(said.as_millis()).unwrap_or(i64::MAX);
-    let wait = match (suggestion, said) {
-        (None, _) => ASK_AGAIN.1,
-        (Some(_), 0) => ASK_BY_DEFAULT_MS,
-        (Some(_), said) => said.clamp(ASK_AGAIN.0, ASK_AGAIN.1),
+pub fn ask_at(now_ms: i64, name: &str, said: &Renewal) -> i64 {
+    let wait = match said {
+        Renewal::Suggested(suggestion) => match suggestion.ask_again.unwrap_or(Duration::ZERO).as_millis() {
+            0 => ASK_BY_DEFAULT_MS,
+            said => i64::try_from(said).unwrap_or(i64::MAX).clamp(ASK_AGAIN.0, ASK_AGAIN.1),
+        },
+        Renewal::Nothing => NOTHING_MS,
+        Renewal::NotOffered => NOT_OFFERED_MS,
     };
     // A tenth earlier or later by name, so that certificates issued together are not asked about together.
     now_ms + wait - wait / 20 + spread_of(name, wait / 10)
@@ -129,12 +136,15 @@ mod tests {
     fn it_asks_again_when_told_but_neither_at_once_nor_never() {
         let ask = |seconds| {
             let suggestion = Suggestion { ask_again: Some(Duration::from_secs(seconds)), ..suggestion(0, 1) };
-            ask_at(0, "a.example", Some(&suggestion))
+            ask_at(0, "a.example", &Renewal::Suggested(suggestion))
         };
         for (seconds, around) in [(1, HOUR_MS), (7_200, 2 * HOUR_MS), (u64::MAX, DAY_MS)] {
             assert!((ask(seconds) - around).abs() <= around / 10, "{seconds}");
         }
-        assert!((ask_at(0, "a.example", None) - DAY_MS).abs() <= DAY_MS / 10);
+        let silent = ask_at(0, "a.example", &Renewal::Suggested(suggestion(0, 1)));
+        assert!((silent - 6 * HOUR_MS).abs() <= HOUR_MS);
+        assert!((ask_at(0, "a.example", &Renewal::Nothing) - DAY_MS).abs() <= DAY_MS / 10);
+        assert!((ask_at(0, "a.example", &Renewal::NotOffered) - 7 * DAY_MS).abs() <= DAY_MS);
     }
 
     proptest! {

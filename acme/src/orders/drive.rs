@@ -150,19 +150,19 @@ impl Orders {
         authority: &Authority,
         (offer, txt): (&Offer, Option<&str>),
     ) -> Result<(), Stop> {
-        let known_since = self.known_since(&order.name, &authority.id).await?;
-        let mut transaction = self.begin_under(lease).await?;
         order.step = OrderStep::Published;
         order.next_ms = self.now_ms();
-        let until_ms = self.now_ms() + PUBLISHED_FOR_MS;
         let is_first = self.inner.authorities.first().is_some_and(|first| first.id == authority.id);
+        if offer.method == Method01::Http && is_first {
+            // Proxies answer for the first CA's account by themselves; they must know the name, and the account. Kept with
+            // the next step: whoever goes on without it comes here again.
+            order.proof = Some(Proof::Http01);
+            order.change = Some(self.known_since(&order.name, &authority.id).await?);
+            return Ok(());
+        }
+        let until_ms = self.now_ms() + PUBLISHED_FOR_MS;
+        let mut transaction = self.begin_under(lease).await?;
         let answer = match offer.method {
-            Method01::Http if is_first => {
-                // Proxies answer for the first CA's account by themselves; they must know the name, and the account.
-                order.proof = Some(Proof::Http01);
-                order.change = Some(known_since);
-                None
-            }
             Method01::Http => {
                 order.proof = Some(Proof::Http01);
                 Some(ChallengeAnswer::Http01 { ca: authority.id.clone() })

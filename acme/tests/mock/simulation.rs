@@ -52,6 +52,14 @@ impl Fate {
     }
 }
 
+/// How far the run is.
+#[expect(clippy::print_stderr, reason = "a run of minutes says how far it is, to who asks with --nocapture")]
+fn say(day: i64, world: &World, began: std::time::Instant) {
+    let record = world.ca.record();
+    let orders: usize = record.orders.values().sum();
+    eprintln!("day {day}: {} s, {orders} orders, {} certificates", began.elapsed().as_secs(), record.issued.len());
+}
+
 /// Names whose certificate has ended.
 async fn ended(world: &World) -> Vec<String> {
     // A handful at nearly all times: to read hundreds at every tick would be most of the run.
@@ -87,7 +95,7 @@ async fn run(domains: usize) {
     let numbers: std::collections::HashMap<&str, usize> =
         all.iter().enumerate().map(|(n, name)| (name.as_str(), n)).collect();
 
-    let mut day = 0;
+    let (mut day, began) = (0, std::time::Instant::now());
     for tick in 1..=DAYS * DAY_MS / TICK_MS {
         // In larger steps than what is due asks for: what waits for a token waits for a handful at once.
         world.work().await;
@@ -101,6 +109,9 @@ async fn run(domains: usize) {
                     (false, true) => world.mend_dns(name),
                     _ => {}
                 }
+            }
+            if day % 10 == 0 {
+                say(day, &world, began);
             }
             match day {
                 30 => world.ca.fail(Endpoint::NewOrder, &Fault::Html(503), usize::from(u16::MAX)),

@@ -166,9 +166,12 @@ impl Writer {
 
     /// Commits the database's own transaction.
     async fn finish_group(&mut self) -> Result<(), sqlx::Error> {
-        self.settle_savepoint().await?;
+        if self.savepoint == Savepoint::Open {
+            self.settle_savepoint().await?;
+        }
+        // Releases a savepoint that is to be kept, too (<https://www.sqlite.org/lang_savepoint.html>).
         sqlx::query("COMMIT").execute(self.connection()?).await?;
-        self.phase = Phase::Closed;
+        (self.phase, self.savepoint) = (Phase::Closed, Savepoint::None);
         Ok(())
     }
 
