@@ -1,7 +1,8 @@
 //! What the limits cost a request: rate, quota and concurrency together, at 100,000 tenants of which each request takes
 //! another, so that nothing of it is in a cache.
 //!
-//! Baseline, on the 2-core machine the README names: see DECISIONS.md. At most 1 µs is what the product promises.
+//! Baseline, on the 2-core machine the README names: 0.69 µs, and 0.91 µs with what the client is told. At most 1 µs is what the
+//! product promises.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};

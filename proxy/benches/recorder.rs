@@ -1,6 +1,8 @@
 //! What it costs a request that it can be explained later: asking whether it is kept, and keeping one in so many.
 //!
 //! Of a flood of successes one in 64 is kept, and at most ten a second beside it; of errors each one.
+//!
+//! Baseline, on the 2-core machine the README names: 52 ns to ask, 270 ns to keep one.
 
 use std::hint::black_box;
 use std::sync::Arc;
